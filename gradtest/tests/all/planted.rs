@@ -55,8 +55,8 @@ const SPECIFIC: &[Specific] = &[
     ("modulate", &[0], "without the base", |_| Fault::VjpOf(Arc::new(Modulate { base: 0.0 }))),
     ("modulate", &[0], "the factor of another sample", |_| {
         Fault::Sees(|ins| {
-            let width = ins[1].shape().last();
-            ins[1].as_mut_slice::<f64>().rotate_left(width);
+            let width = ins[2].shape().last();
+            ins[2].as_mut_slice::<f64>().rotate_left(width);
         })
     }),
     ("modulate", &[1, 2], "of all but the last sample", |_| {

@@ -126,7 +126,8 @@ impl<T: Real> Chunk<'_, T> {
             |row, logits, lse, nll| {
                 let (logits, target) = (&mut logits[..vocab], self.ins.target(self.tokens[row]));
                 if let Some(given) = given {
-                    lse[0] = given[self.tokens[row]];
+                    // The score entropy needs none.
+                    lse[0] = given.get(self.tokens[row]).copied().unwrap_or(T::ZERO);
                 } else {
                     // Block by block, for the same bits as without a gradient.
                     let all = logits

@@ -233,10 +233,10 @@ impl<'a> Head<'a> {
     /// Computes the gradients of the hidden states and the table from the logits.
     fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, (wants, d_ins): Gradients) {
         let (Shape { dtype, dim, vocab, .. }, Parts { logits, d_table, .. }) = (self.shape, self.parts);
-        let [targets, lse] = [self.targets, lse].map(|b| chunk.of(b, 1));
-        let (each, scores) = (self.each(), self.scores());
+        let lse = if self.scores() == 1 { Arg::Pointer(0) } else { chunk.of(lse, 1).into() };
+        let (targets, each) = (chunk.of(self.targets, 1), self.each());
         let scale = chunk.of(self.scale, each);
-        let args = args![logits, targets, lse, scores, scale, each, d_loss, vocab, chunk.n, SLAB];
+        let args = args![logits, targets, lse, scale, each, d_loss, vocab, chunk.n, SLAB];
         self.launch("gradient", self.slabs(chunk), args);
         if wants[0].is_wanted() {
             // d_hidden[n, i] = Σ_v d_logits[v, n]·table[v, i]

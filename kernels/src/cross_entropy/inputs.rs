@@ -94,19 +94,19 @@ impl<T: Real> Inputs<'_, T> {
         if let [scale] = self.scale { *scale } else { self.scale[token] }
     }
 
-    /// The divisor of a token's exponentials in the gradient of its logits, as a logarithm; NaN if `lse` is not finite.
+    /// The divisor of a token's exponentials in the gradient of its logits, as a logarithm.
     pub fn divisor(&self, lse: T) -> T {
         match self.head {
             LmHead::CrossEntropy => lse,
-            LmHead::ScoreEntropy => T::from_f64((self.vocab() as f64).ln()) + lse * T::ZERO,
+            LmHead::ScoreEntropy => T::from_f64((self.vocab() as f64).ln()),
         }
     }
 
     /// g·exp(largest logit − divisor)
-    pub fn share(&self, all: Sum<T>, g: T, lse: T) -> T {
+    pub fn share(&self, all: Sum<T>, g: T) -> T {
         match self.head {
             LmHead::CrossEntropy => g / all.sum,
-            LmHead::ScoreEntropy => g * T::from_f64((all.largest.to_f64() - self.divisor(lse).to_f64()).exp()),
+            LmHead::ScoreEntropy => g * T::from_f64(all.largest.to_f64().exp() / self.vocab() as f64),
         }
     }
 

@@ -110,17 +110,17 @@ extern "C" __global__ void __launch_bounds__(1024) losses(const T* logits, const
 }
 
 template <int N>
-__device__ void gradient_slab(T* logits, const int* targets, const float* lse, int scores, const float* scale, int each, float d_loss, int vocab, int n, int per_block) {
+__device__ void gradient_slab(T* logits, const int* targets, const float* lse, const float* scale, int each, float d_loss, int vocab, int n, int per_block) {
     int column = (blockIdx.y * WARP + lane()) * N;
     if (column >= n) return;
     int target[N];
-    Floats<N> divisor = load_pack<N>(lse + column), g;
+    Floats<N> divisor = {}, g;
+    if (lse) divisor = load_pack<N>(lse + column);
 #pragma unroll
     for (int j = 0; j < N; j++) {
         target[j] = targets[column + j];
         g.x[j] = scale[(column + j) * each] * d_loss;
-        // NaN if lse is not finite.
-        if (scores) divisor.x[j] = fmaf(divisor.x[j], 0.0f, logf(vocab));
+        if (!lse) divisor.x[j] = logf(vocab);
     }
     for_my_rows<N>(logits, vocab, n, per_block, column, [&](Floats<N>(&v)[AT_ONCE], int row, int step, int rows) {
 #pragma unroll
@@ -138,11 +138,11 @@ __device__ void gradient_slab(T* logits, const int* targets, const float* lse, i
 
 // logits [vocab, n] → their gradient g·(exp(logit − divisor) − [row = target]), in place; zero where the target is −1.
 // g = scale · d_loss; 1 for d_loss if that is null. `each`: the step from a token's scale to the next one's, 0 or 1. The divisor is lse,
-// and log(vocab) if `scores`. Blocks as for `sum_slabs`.
-extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int* targets, const float* lse, int scores, const float* scale, int each, const float* d_loss, int vocab, int n, int per_block) {
+// or log(vocab) if that is null. Blocks as for `sum_slabs`.
+extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int* targets, const float* lse, const float* scale, int each, const float* d_loss, int vocab, int n, int per_block) {
     float given = d_loss ? d_loss[0] : 1.0f;
-    if (n % WIDE == 0) gradient_slab<WIDE>(logits, targets, lse, scores, scale, each, given, vocab, n, per_block);
-    else gradient_slab<1>(logits, targets, lse, scores, scale, each, given, vocab, n, per_block);
+    if (n % WIDE == 0) gradient_slab<WIDE>(logits, targets, lse, scale, each, given, vocab, n, per_block);
+    else gradient_slab<1>(logits, targets, lse, scale, each, given, vocab, n, per_block);
 }
 
 // The same in one pass over the logits, if only the gradient of the hidden states is wanted. The maximum would need a

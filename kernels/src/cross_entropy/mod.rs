@@ -2,7 +2,8 @@
 //! op that holds the logits of only a few tokens at a time.
 //!
 //! A target of −1 is ignored: the token adds nothing to the loss, and its nll, lse and gradient are zero. A logit that
-//! is not finite makes the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored
+//! is not finite makes the nll, the loss and the gradient of its token NaN, except that −∞ is an ordinary score in the gradient
+//! of the score entropy. (On a GPU the hidden state of an ignored
 //! token must be finite.) All results except the loss and `d_table` belong to one token, and their bits do not depend
 //! on other tokens.
 //!
@@ -86,7 +87,7 @@ impl Op for LmHead {
     }
 
     fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::of(&[0, 1, 2, 3], &[2])
+        Reads::of(&[0, 1, 2, 3], if *self == Self::CrossEntropy { &[2] } else { &[] })
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
@@ -105,8 +106,9 @@ impl Op for LmHead {
         }
         with_real!(d_y.dtype(), T => {
             let (d_loss, (memory, rounded)) = (d_y.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
+            let lse = if outs[2].is_empty() { &[] } else { outs[2].as_slice() };
             let gradients = gradients(wants, d);
-            cpu::vjp::<T>(self.inputs(ins, rounded), memory, outs[2].as_slice(), d_loss, gradients);
+            cpu::vjp::<T>(self.inputs(ins, rounded), memory, lse, d_loss, gradients);
         });
     }
 

@@ -132,7 +132,7 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
             if want.is_wanted() {
                 let target = &ins.table[ins.target(token) * dim..][..dim];
                 let g = ins.scale(token);
-                let share = ins.share(all, g, outs.lse[token]);
+                let share = ins.share(all, g);
                 let gathered = &memory[row / size * size * per_token + row % size * dim..];
                 let d = &mut d_hidden[token * dim..][..dim];
                 for ((d, &sum), &target) in d.iter_mut().zip(gathered).zip(target) {

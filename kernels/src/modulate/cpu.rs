@@ -8,7 +8,7 @@ struct Modulated<T>(T);
 
 impl<T: Real> Map<T, 3> for Modulated<T> {
     #[inline(always)]
-    fn at<I: Isa>(self, [x, factor, term]: [T::Lanes<I>; 3]) -> T::Lanes<I> {
+    fn at<I: Isa>(self, [x, term, factor]: [T::Lanes<I>; 3]) -> T::Lanes<I> {
         x.mul_add(T::Lanes::<I>::splat(self.0).add(factor), term)
     }
 }
@@ -37,7 +37,7 @@ fn map<T: Real, const N: usize>(f: impl Map<T, N>, tokens: usize, d: usize, ins:
     });
 }
 
-/// `x` [B, N, d], `factor` [B, d], `term` [B, d] or [B, N, d] → `y` [B, N, d].
+/// `x` [B, N, d], `term` [B, d] or [B, N, d], `factor` [B, d] → `y` [B, N, d].
 pub fn forward<T: Real>(base: f64, tokens: usize, d: usize, ins: [&[T]; 3], y: &mut [T]) {
     map(Modulated(T::from_f64(base)), tokens, d, ins, Want::Write, y);
 }

@@ -1,9 +1,9 @@
 // y = (base + factor) ⊙ x + term, and the sums of its gradients over the tokens of a sample. Memory-bound.
 #include "common.cuh"
 
-// x [B, tokens, d], factor [B, d] → y [B, tokens, d], written or added; `numbers` = B·tokens·d. The term is [B, d], [B, tokens, d] if
-// `each`, or null.
-extern "C" __global__ void modulate(const T* x, const T* factor, const T* term, int each, float base, int want, T* y, int numbers, int tokens, int d) {
+// x [B, tokens, d], factor [B, d] → y [B, tokens, d], written or added; `numbers` = B·tokens·d. The term is [B, d],
+// [B, tokens, d] if `each`, or null.
+extern "C" __global__ void modulate(const T* x, const T* term, int each, const T* factor, float base, int want, T* y, int numbers, int tokens, int d) {
     for_my_elements(numbers, d, [&](auto width, int i) {
         constexpr int N = decltype(width)::size;
         int of_sample = i / d / tokens * d + i % d;

@@ -10,7 +10,7 @@ use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spe
 
 pub(crate) static KERNELS: Module = Module::new("modulate", include_str!("kernel.cu"));
 
-/// `x [B, N, d], factor [B, d], term [B, d] or [B, N, d] → y [B, N, d]`.
+/// `x [B, N, d], term [B, d] or [B, N, d], factor [B, d] → y [B, N, d]`.
 ///
 /// With a base of 1 and a term for each sample this modulates a norm, with a base of 0 and a term for each token it adds a gated
 /// branch to the residual stream.
@@ -28,26 +28,26 @@ pub struct Modulate {
 }
 
 impl Op for Modulate {
-    check::names!("modulate": x, factor, term);
+    check::names!("modulate": x, term, factor);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
         let dtype = check::real("x", ins[0])?;
         check::rank("x", ins[0], 3)?;
         let &[batch, _, d] = ins[0].shape.dims() else { unreachable!("three dimensions") };
-        check::is("factor", ins[1], dtype, &[batch, d])?;
-        let dims = if ins[2].shape.rank() == 3 { ins[0].shape } else { ins[1].shape };
-        check::is("term", ins[2], dtype, dims.dims())?;
+        let dims = if ins[1].shape.rank() == 3 { ins[0].shape.dims() } else { &[batch, d] };
+        check::is("term", ins[1], dtype, dims)?;
+        check::is("factor", ins[2], dtype, &[batch, d])?;
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
 
     fn reads(&self, wants: &[Want]) -> Reads {
-        Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
+        Reads { ins: u16::from(wants[2].is_wanted()) | u16::from(wants[0].is_wanted()) << 2, outs: 0 }
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let y = &mut outs[0];
         if let Device::Cuda(gpu) = cx.device {
-            return self.launch(&**gpu, ins[0], ins[1], Some(ins[2]), Want::Write, y);
+            return self.launch(&**gpu, ins[0], Some(ins[1]), ins[2], Want::Write, y);
         }
         let tokens = y.shape().dims()[1];
         with_real!(y.dtype(), T => {
@@ -57,47 +57,47 @@ impl Op for Modulate {
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        let [d_x, d_factor, d_term] = d else { unreachable!("three inputs") };
-        if wants[2].is_wanted() && d_term.shape() == d_y.shape() {
-            elementwise::pass_on(cx, wants[2], d_y, d_term);
-        } else if wants[2].is_wanted() {
-            sum(cx, d_y, None, wants[2], d_term);
+        let [d_x, d_term, d_factor] = d else { unreachable!("three inputs") };
+        if wants[1].is_wanted() && d_term.shape() == d_y.shape() {
+            elementwise::pass_on(cx, wants[1], d_y, d_term);
+        } else if wants[1].is_wanted() {
+            sum(cx, d_y, None, wants[1], d_term);
         }
-        if wants[1].is_wanted() {
-            sum(cx, d_y, Some(ins[0]), wants[1], d_factor);
+        if wants[2].is_wanted() {
+            sum(cx, d_y, Some(ins[0]), wants[2], d_factor);
         }
         if !wants[0].is_wanted() {
             return;
         }
         if let Device::Cuda(gpu) = cx.device {
-            return self.launch(&**gpu, d_y, ins[1], None, wants[0], d_x);
+            return self.launch(&**gpu, d_y, None, ins[2], wants[0], d_x);
         }
         let (tokens, d) = (d_y.shape().dims()[1], d_y.shape().last());
         with_real!(d_y.dtype(), T => {
-            let ins = [d_y, ins[1]].map(|x| x.as_slice());
+            let ins = [d_y, ins[2]].map(|x| x.as_slice());
             cpu::scale::<T>(self.base, tokens, d, ins, wants[0], d_x.as_mut_slice());
         });
     }
 
     /// The result's gradient is that of a term for each token; the planner compares their shapes.
     fn passes_through(&self, i: usize) -> bool {
-        i == 2
+        i == 1
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let (n, factors) = (ins[0].shape.numel(), ins[1].shape.numel());
-        let sum = if ins[2].shape.rank() == 3 { 0 } else { n };
-        cost::of(self, ins, pass, 2 * n + factors, &[n + factors, 2 * n, sum])
+        let (n, factors) = (ins[0].shape.numel(), ins[2].shape.numel());
+        let sum = if ins[1].shape.rank() == 3 { 0 } else { n };
+        cost::of(self, ins, pass, 2 * n + factors, &[n + factors, sum, 2 * n])
     }
 }
 
 impl Modulate {
     /// y = (base + factor) ⊙ x, plus the term if there is one, written or added.
-    fn launch(&self, gpu: &dyn Gpu, x: &Buffer, factor: &Buffer, term: Option<&Buffer>, want: Want, y: &Buffer) {
+    fn launch(&self, gpu: &dyn Gpu, x: &Buffer, term: Option<&Buffer>, factor: &Buffer, want: Want, y: &Buffer) {
         let (tokens, d) = (y.shape().dims()[1], y.shape().last());
         let each = term.is_some_and(|term| term.shape() == y.shape());
         let term = term.map_or(Arg::Pointer(0), Arg::from);
-        let args = args![x, factor, term, usize::from(each), Arg::F32(self.base as f32), want, y, y.len(), tokens, d];
+        let args = args![x, term, usize::from(each), factor, Arg::F32(self.base as f32), want, y, y.len(), tokens, d];
         over(gpu, y, &KERNELS, "modulate", args);
     }
 }
@@ -120,7 +120,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
     let (x, row) = (Input::normal(&[s.batch, s.tokens, s.dim()]), Input::normal(&[s.batch, s.dim()]));
     vec![
         Case::new("norm", Modulate { base: 1.0 }, vec![x.clone(), row.clone(), row.clone()]),
-        Case::new("gate", Modulate { base: 0.0 }, vec![x.clone(), row, x]),
+        Case::new("gate", Modulate { base: 0.0 }, vec![x.clone(), x, row]),
     ]
 }
 
@@ -138,8 +138,8 @@ mod tests {
             let at = |(i, x): (usize, &f64)| {
                 let of_sample = i / per_sample * d + i % d;
                 match number {
-                    0 => (1.0 + ins[1][of_sample]) * x + ins[2][of_sample],
-                    _ => ins[1][of_sample] * x + ins[2][i],
+                    0 => (1.0 + ins[2][of_sample]) * x + ins[1][of_sample],
+                    _ => ins[2][of_sample] * x + ins[1][i],
                 }
             };
             ins[0].iter().enumerate().map(at).collect()
@@ -150,8 +150,8 @@ mod tests {
     fn errors_name_what_is_wrong() {
         let op = Modulate { base: 1.0 };
         refuses(&op, "f32[2, 12] f32[2, 12] f32[2, 12]", "x is f32[2, 12], must have 3 dimensions");
-        refuses(&op, "f32[2, 5, 12] f32[5, 12] f32[2, 12]", "factor is f32[5, 12], must be f32[2, 12]");
-        refuses(&op, "f32[2, 5, 12] f32[2, 12] f32[12]", "term is f32[12], must be f32[2, 12]");
-        refuses(&op, "f32[2, 5, 12] f32[2, 12] f32[2, 1, 12]", "term is f32[2, 1, 12], must be f32[2, 5, 12]");
+        refuses(&op, "f32[2, 5, 12] f32[5, 12] f32[2, 12]", "term is f32[5, 12], must be f32[2, 12]");
+        refuses(&op, "f32[2, 5, 12] f32[2, 12] f32[12]", "factor is f32[12], must be f32[2, 12]");
+        refuses(&op, "f32[2, 5, 12] f32[2, 1, 12] f32[2, 12]", "term is f32[2, 1, 12], must be f32[2, 5, 12]");
     }
 }

@@ -157,7 +157,7 @@ impl<'a> Decoder<'a> {
     fn norm(&self, g: &mut Graph, h: Value, gain: Value, [shift, scale]: [Option<Value>; 2]) -> Result<Value> {
         let x = g.apply(RmsNorm { eps: self.config.norm_eps }, &[h, gain])?;
         match (shift, scale) {
-            (Some(shift), Some(scale)) => g.apply(Modulate { base: 1.0 }, &[x, scale, shift]),
+            (Some(shift), Some(scale)) => g.apply(Modulate { base: 1.0 }, &[x, shift, scale]),
             _ => Ok(x),
         }
     }
@@ -166,7 +166,7 @@ impl<'a> Decoder<'a> {
     fn onto(&self, g: &mut Graph, h: Value, weight: Value, x: Value, gate: Option<Value>) -> Result<Value> {
         let Some(gate) = gate else { return g.apply(LinearResidual, &[x, weight, h]) };
         let x = g.apply(Linear, &[x, weight])?;
-        g.apply(Modulate { base: 0.0 }, &[x, gate, h])
+        g.apply(Modulate { base: 0.0 }, &[x, h, gate])
     }
 
     /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without z and without learned latents there is
