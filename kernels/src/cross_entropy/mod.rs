@@ -42,17 +42,18 @@ use engine::{
 /// `table` may be the embedding. Not differentiable in `targets` and `scale`, which is one factor or one for each token.
 ///
 /// - Formula: `logits[n, v] = Σ_i hidden[n, i]·table[v, i]`, `lse[n] = log Σ_v exp logits[n, v]`,
-///   `nll[n] = lse[n] − logits[n, target[n]]`, `loss = Σ_n scale[n]·cost[n]` with the costs below
-/// - VJP: with `d_logits[n, v] = d_loss·scale[n]·(exp(logits[n, v] − divisor[n]) − [v = target[n]])` and the divisors below:
-///   `d_hidden = d_logits·table`, `d_table = d_logitsᵀ·hidden`
+///   `nll[n] = lse[n] − logits[n, target[n]]`, `loss = Σ_n scale[n]·cost[n]`, where the cost is `nll`, or `nll + Z − 1 − log Z`
+///   with `log Z = lse − log V` for the score entropy
+/// - VJP: with `d_logits[n, v] = d_loss·scale[n]·(exp(logits[n, v] − divisor[n]) − [v = target[n]])`, where the divisor is
+///   `lse`, or `log V` for the score entropy: `d_hidden = d_logits·table`, `d_table = d_logitsᵀ·hidden`
 /// - Source: softmax and cross-entropy; the table tied to the output as in Press and Wolf, arXiv 1608.05859; score entropy as
 ///   in Lou et al., arXiv 2310.16834
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LmHead {
-    /// `cost = nll`, `divisor = lse`.
+    /// −log p of the target.
     CrossEntropy,
-    /// `cost = nll + Z − 1 − log Z`, `divisor = log V`, with `log Z = lse − log V`: the price of scores `exp(logits) / V` whose sum Z is
-    /// not 1. Z grows as fast as the exponentials of logits do.
+    /// The same, and the price Z − 1 − log Z of scores `exp(logits) / V` whose sum Z is not 1. Z grows as fast as the exponentials of
+    /// logits do.
     ScoreEntropy,
 }
 
