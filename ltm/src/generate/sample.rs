@@ -46,6 +46,17 @@ impl Sampler {
     /// # Errors
     /// If a logit is not finite.
     pub fn next(&mut self, logits: &[f64], text: &[u16]) -> Result<u16> {
+        let u = self.stream.uniform(self.drawn);
+        self.drawn += 1;
+        self.pick(logits, text, u)
+    }
+
+    /// The token that a uniform number `u` in [0, 1) draws for a text with the tokens `text`: down the tokens by probability,
+    /// until their sum exceeds that share of the sum of all. Ties go to the lower id.
+    ///
+    /// # Errors
+    /// If a logit is not finite.
+    pub fn pick(&self, logits: &[f64], text: &[u16], u: f64) -> Result<u16> {
         if let Some(i) = logits.iter().position(|x| !x.is_finite()) {
             return Err(Error::new(format!(
                 "the logit of token {i} is not finite: training has diverged, or the weights are damaged"
@@ -61,8 +72,6 @@ impl Sampler {
         }
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-        let u = self.stream.uniform(self.drawn);
-        self.drawn += 1;
         if temperature == 0.0 {
             return Ok(order[0] as u16);
         }
