@@ -24,7 +24,7 @@ pub use tokenizer::{Bytes, Tokenizer};
 
 /// Tokens of the tokenizer [`Bytes`] as a data set called "memory".
 #[cfg(test)]
-fn memory(tokens: &[u16]) -> Dataset {
+pub(crate) fn memory(tokens: &[u16]) -> Dataset {
     let file = DataFile { path: "memory".into(), ..DataFile::default() };
     let tokenizer: std::sync::Arc<dyn Tokenizer> = std::sync::Arc::new(Bytes);
     Dataset::from_tokens(file, tokens.to_vec(), &tokenizer).unwrap()

@@ -5,7 +5,7 @@
 //! fitted to.
 
 mod protocol;
-mod total;
+pub(crate) mod total;
 
 pub use protocol::Protocol;
 pub use total::{Excess, Mean, SequenceScore, Total};

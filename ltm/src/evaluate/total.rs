@@ -174,7 +174,7 @@ impl Excess {
 }
 
 /// The mean, and the variance of the mean.
-pub(super) fn mean_and_variance(values: &[f64]) -> (f64, f64) {
+pub(crate) fn mean_and_variance(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let variance = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0);
@@ -182,7 +182,7 @@ pub(super) fn mean_and_variance(values: &[f64]) -> (f64, f64) {
 }
 
 /// −log of the mean of exp(−cost), and its variance by the delta method.
-pub(super) fn log_mean(costs: &[f64]) -> (f64, f64) {
+pub(crate) fn log_mean(costs: &[f64]) -> (f64, f64) {
     let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
     let weights: Vec<f64> = costs.iter().map(|c| (least - c).exp()).collect();
     let (mean, variance) = mean_and_variance(&weights);
