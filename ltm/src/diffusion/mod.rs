@@ -13,10 +13,12 @@
 
 mod estimate;
 mod exact;
+mod fill;
 mod lengths;
 mod masks;
 mod method;
 mod network;
+mod reveal;
 mod rows;
 mod schedule;
 #[cfg(test)]
@@ -26,10 +28,12 @@ mod text;
 
 pub use estimate::{Estimate, Estimator, MOST_ORDERED, Value};
 pub use exact::{Exact, MOST_EXACT};
+pub use fill::fill;
 pub use lengths::{COUNTED, Lengths};
 pub use masks::{MaskedBatch, Masker, Masking};
 pub use method::{Cost, MD4, MDLM, METHODS, Method, SEDD};
 pub use network::{Network, Seen, Shape, TokenCost};
+pub use reveal::{Grid, Reveal, Revealer};
 pub use schedule::{Schedule, Told};
 pub use text::Text;
 

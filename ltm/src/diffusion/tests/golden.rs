@@ -1,5 +1,6 @@
 use super::*;
 use crate::diffusion::masks::{Masks, count_of, stratum};
+use crate::diffusion::reveal::by_grid;
 use crate::diffusion::rows::{Row, score};
 use crate::safetensors::SafeTensors;
 
@@ -143,5 +144,28 @@ fn the_toy_text_exactly_and_by_draws() {
             (0..64).map(|set| chance(set) * toy.0[set]).sum::<f64>() / i as f64
         };
         close((1..=steps).map(at).sum(), want, 1e-12);
+    }
+}
+
+#[test]
+fn generation_reveals_the_same_positions_in_the_same_steps() {
+    let file = file();
+    for (name, grid) in [("sample", Grid::Uniform), ("infill", Grid::Cosine)] {
+        let floats = |what: &str| file.get_f64(&format!("{name}.{what}")).unwrap();
+        let [trace, calls] = ["trace", "calls"].map(|what| file.get_i64(&format!("{name}.{what}")).unwrap());
+        let (times, uniforms) = (floats("grid"), floats("uniforms"));
+        grid.times(20).iter().zip(&times).for_each(|(t, want)| close(*t, *want, 1e-15));
+        for b in 0..2 {
+            let masks = |step: usize| (0..12).filter(|i| trace[(step * 2 + b) * 12 + i] == 19).collect::<Vec<_>>();
+            let given = |step: usize, i: usize| [0, 1].map(|k| uniforms[((step * 2 + b) * 12 + i) * 2 + k]);
+            let reveals = by_grid(&masks(0), Schedule::Linear, &times, given);
+            assert_eq!(reveals.len() as i64, calls[b]);
+            for step in 0..20 {
+                let now: Vec<_> = masks(step).into_iter().filter(|i| !masks(step + 1).contains(i)).collect();
+                let with_uniforms: Vec<_> = now.into_iter().map(|i| (i, given(step, i)[1])).collect();
+                let ours = reveals.iter().find(|reveal| reveal.t == times[step]);
+                assert_eq!(ours.map_or(&[][..], |reveal| &reveal.positions), with_uniforms, "{name}, step {step}");
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 mod bounds;
 mod golden;
 mod planted;
+mod samples;
 mod schedules;
 
 use super::*;
