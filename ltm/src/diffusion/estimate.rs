@@ -1,8 +1,7 @@
 use super::masks::{Masks, count_of, stratum};
 use super::rows::{Row, score};
 use super::{Cost, Network, SITE, Schedule, Text};
-use crate::evaluate::SequenceScore;
-use crate::evaluate::total::{log_mean, mean_and_variance};
+use crate::evaluate::{SequenceScore, log_mean, mean_and_variance};
 use engine::rng::Stream;
 use engine::{Error, Result};
 
@@ -174,7 +173,7 @@ impl Estimator {
 pub(super) fn in_orders(network: &mut dyn Network, text: &Text, orders: &[Vec<u32>]) -> Result<Vec<f64>> {
     let mut nats = vec![0.0; orders.len()];
     let rows = orders.iter().enumerate().flat_map(|(number, order)| {
-        let masked: Vec<usize> = order.iter().map(|&i| text.clamped + i as usize).collect();
+        let masked: Vec<usize> = order.iter().map(|&i| text.maskable().start + i as usize).collect();
         (0..masked.len()).map(move |known| {
             let masked = masked[known..].to_vec();
             let t = masked.len() as f64 / text.maskable().len() as f64;

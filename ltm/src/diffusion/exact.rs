@@ -32,7 +32,7 @@ impl Exact {
         // The −log p of position i given the set of known ones.
         let mut costs = vec![0.0; (all + 1) * n];
         let rows = (0..all).map(|known| {
-            let masked: Vec<usize> = (0..n).filter(|&i| !has(known, i)).map(|i| text.clamped + i).collect();
+            let masked: Vec<usize> = (0..n).filter(|&i| !has(known, i)).map(|i| text.maskable().start + i).collect();
             let t = masked.len() as f64 / n as f64;
             (known, Row { text, scored: masked.len(), masked, t })
         });

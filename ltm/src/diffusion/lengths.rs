@@ -1,3 +1,4 @@
+use super::Text;
 use crate::data::Source;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -37,16 +38,17 @@ impl Lengths {
         self.counts.iter().map(|&count| (count + 1) as f64 / total).collect()
     }
 
-    /// −log q(`length` | length > `known`) in nats: what a text pays whose first `known` tokens are given.
+    /// What a text pays for its length, in nats: −log q(length | it is longer than the tokens given).
     ///
     /// # Errors
-    /// If it is not one of the lengths above `known`.
-    pub fn cost(&self, length: usize, known: usize) -> Result<f64> {
-        let (q, longest) = (self.probabilities(), self.counts.len());
-        if length <= known || length > longest {
-            return Err(Error::new(format!("a text of {length} tokens, must be from {} to {longest}", known + 1)));
+    /// If the text is longer than N.
+    pub fn cost(&self, text: &Text) -> Result<f64> {
+        let (q, longest, length) = (self.probabilities(), self.counts.len(), text.tokens.len() - text.context);
+        if length > longest {
+            let id = text.sample.id;
+            return Err(Error::new(format!("sample {id} has {length} tokens, the longest length known is {longest}")));
         }
-        Ok(q[known..].iter().sum::<f64>().ln() - q[length - 1].ln())
+        Ok(q[text.given..].iter().sum::<f64>().ln() - q[length - 1].ln())
     }
 
     /// The length that a uniform number in [0, 1) draws from q.

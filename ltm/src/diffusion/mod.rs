@@ -28,7 +28,7 @@ mod text;
 
 pub use estimate::{Estimate, Estimator, MOST_ORDERED, Value};
 pub use exact::{Exact, MOST_EXACT};
-pub use fill::fill;
+pub use fill::{fill, write};
 pub use lengths::{COUNTED, Lengths};
 pub use masks::{MaskedBatch, Masker, Masking};
 pub use method::{Cost, MD4, MDLM, METHODS, Method, SEDD};

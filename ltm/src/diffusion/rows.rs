@@ -13,17 +13,16 @@ pub(super) struct Row<'a> {
 }
 
 /// Scores rows in as few calls as possible. Hands the costs of every row's tokens to `each`, with what the row came with. The
-/// costs of a row do not depend on the others.
+/// costs of a row do not depend on the others. Rows without a token to score are left out.
 pub(super) fn score<'a, T>(
     network: &mut dyn Network,
     rows: impl IntoIterator<Item = (T, Row<'a>)>,
     mut each: impl FnMut(T, &[TokenCost]),
 ) -> Result<()> {
     let shape = network.shape();
-    let mut rows = rows.into_iter().peekable();
+    let mut rows = rows.into_iter().filter(|(_, row)| row.scored > 0).peekable();
     while rows.peek().is_some() {
         let (mut seen, mut asked, mut ends) = (Seen::default(), Vec::new(), Vec::new());
-        // A row without masks costs nothing, but takes no call of its own.
         for (place, (with, row)) in rows.by_ref().take(shape.rows).enumerate() {
             let (text, longest) = (row.text, shape.positions);
             if text.tokens.len() > longest {

@@ -1,28 +1,31 @@
 use crate::data::{Batch, SampleInfo};
 use std::ops::Range;
 
-/// A text to train on or to judge. Its first `clamped` positions are seen and cost nothing; the others are maskable.
+/// A text to train on or to judge. What stands before it and its first tokens may be seen, and cost nothing; the other positions,
+/// at least one, are maskable.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
     /// Facts about the sample. Its `id` keys all draws for the text.
     pub sample: SampleInfo,
-    /// All tokens, without padding. Position i predicts the token at i.
+    /// The context's tokens and the text's, without padding. Position i predicts the token at i.
     pub tokens: Vec<i32>,
-    /// Positions in front that are seen.
-    pub clamped: usize,
+    /// Positions before the text, which are seen.
+    pub context: usize,
+    /// The text's first tokens that are seen.
+    pub given: usize,
 }
 
 impl Text {
-    /// The texts of a batch: for every row with a target, its targets, after its first input if they have a `context`.
+    /// The texts of a batch: for every row with a target, its targets, after its first input if that is the `context`.
     pub fn of(batch: &Batch, context: bool) -> Vec<Self> {
         let n = batch.targets.len() / batch.samples.len();
         let rows = batch.tokens.chunks(n).zip(batch.targets.chunks(n)).zip(&batch.samples);
         let rows = rows.filter(|(_, sample)| sample.scored > 0);
         let texts = rows.map(|((tokens, targets), &sample)| {
-            let clamped = usize::from(context);
+            let context = usize::from(context);
             // Scored targets come first.
-            let tokens = [&tokens[..clamped], &targets[..sample.scored as usize]].concat();
-            Self { sample, tokens, clamped }
+            let tokens = [&tokens[..context], &targets[..sample.scored as usize]].concat();
+            Self { sample, tokens, context, given: 0 }
         });
         texts.collect()
     }
@@ -35,12 +38,12 @@ impl Text {
         sample.bytes = sample.later_bytes;
         // The source's probability is that of whole texts.
         sample.nats = None;
-        Self { sample, tokens: self.tokens.clone(), clamped: self.clamped + half }
+        Self { sample, tokens: self.tokens.clone(), context: self.context, given: self.given + half }
     }
 
     /// The maskable positions.
     pub fn maskable(&self) -> Range<usize> {
-        self.clamped..self.tokens.len()
+        self.context + self.given..self.tokens.len()
     }
 
     /// The text's tokens with `mask` at the positions `masked`.

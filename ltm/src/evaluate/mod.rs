@@ -5,10 +5,11 @@
 //! fitted to.
 
 mod protocol;
-pub(crate) mod total;
+mod total;
 
 pub use protocol::Protocol;
 pub use total::{Excess, Mean, SequenceScore, Total};
+pub(crate) use total::{log_mean, mean_and_variance};
 
 use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise};
 use crate::data::{Batch, SampleInfo, Source};
@@ -18,7 +19,6 @@ use autograd::Store;
 use engine::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
-use total::{log_mean, mean_and_variance};
 
 /// One sequence under draws from its fitted posterior, or under a model that infers no latents. In nats.
 #[derive(Clone, Debug, Default, PartialEq)]

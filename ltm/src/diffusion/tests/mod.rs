@@ -55,10 +55,10 @@ impl Network for Table {
     }
 }
 
-/// A text of these tokens, the first `clamped` of them seen.
-fn text(id: u32, tokens: &[i32], clamped: usize) -> Text {
-    let scored = (tokens.len() - clamped) as u32;
-    Text { sample: SampleInfo { id, scored, ..SampleInfo::default() }, tokens: tokens.to_vec(), clamped }
+/// A text of these tokens after the first `context`.
+fn text(id: u32, tokens: &[i32], context: usize) -> Text {
+    let scored = (tokens.len() - context) as u32;
+    Text { sample: SampleInfo { id, scored, ..SampleInfo::default() }, tokens: tokens.to_vec(), context, given: 0 }
 }
 
 /// All texts of `n` tokens out of `v`.

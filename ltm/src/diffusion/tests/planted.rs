@@ -85,8 +85,9 @@ fn a_length_that_is_not_paid_is_caught() {
     let lengths: Lengths = serde_json::from_str(r#"{"counts": [5, 0, 2]}"#).unwrap();
     let (mut paid, mut unpaid) = (0.0, 0.0);
     for tokens in (1..=3).flat_map(|n| all_texts(3, n)) {
-        let nll = Exact::of(&mut table, &text(0, &tokens, 0)).unwrap().nll;
-        paid += (-nll - lengths.cost(tokens.len(), 0).unwrap()).exp();
+        let text = text(0, &tokens, 0);
+        let nll = Exact::of(&mut table, &text).unwrap().nll;
+        paid += (-nll - lengths.cost(&text).unwrap()).exp();
         unpaid += (-nll).exp();
     }
     close(paid, 1.0, 1e-13);

@@ -41,7 +41,7 @@ fn deviation(table: &mut Table, revealer: Revealer, start: &[i32], exact: &BTree
     let mut counts: BTreeMap<Vec<i32>, f64> = BTreeMap::new();
     for sample in 0..4000 {
         let mut text = start.to_vec();
-        fill(table, &mut text, &revealer.reveals(&masked, sample), &sampler, &mut |_| Ok(())).unwrap();
+        fill(table, &mut text, &revealer.reveals(&masked, sample), &sampler, 3, &mut |_| Ok(())).unwrap();
         *counts.entry(text).or_default() += 1.0;
     }
     close(exact.values().sum(), 1.0, 1e-12);
@@ -99,7 +99,7 @@ fn only_masks_change_and_the_network_is_called_when_they_do() {
         assert_ne!(reveals, revealer.reveals(&[0, 2, 3, 5], 8));
         assert!(reveals.is_sorted_by(|a, b| a.t > b.t) && reveals.iter().all(|reveal| reveal.t <= 1.0));
         let (mut text, mut shown) = (start, vec![start.to_vec()]);
-        fill(&mut table, &mut text, &reveals, &sampler, &mut |now| {
+        fill(&mut table, &mut text, &reveals, &sampler, 3, &mut |now| {
             shown.push(now.to_vec());
             Ok(())
         })
@@ -123,6 +123,7 @@ fn only_masks_change_and_the_network_is_called_when_they_do() {
         &mut start.clone(),
         &Revealer { schedule: Schedule::Linear, grid: Grid::Uniform, steps: 0, seed: 2 }.reveals(&[0], 0),
         &sampler,
+        3,
         &mut |_| Err(engine::Error::new("the pipe is closed")),
     );
     assert_eq!(stopped.unwrap_err().to_string(), "the pipe is closed");
@@ -139,6 +140,35 @@ fn one_by_one_tells_the_time_of_the_limit() {
         sums.iter_mut().zip(&reveals).for_each(|(sum, reveal)| *sum += revealer.schedule.masked(reveal.t) / 2000.0);
     }
     sums.iter().zip([0.8, 0.6, 0.4, 0.2]).for_each(|(mean, want)| assert!((mean - want).abs() < 0.02, "{sums:?}"));
+}
+
+#[test]
+fn a_long_text_is_written_window_by_window() {
+    let sampler = Sampler::new(&Writing::default(), 0).unwrap();
+    let revealer = Revealer { schedule: Schedule::Linear, grid: Grid::Uniform, steps: 0, seed: 2 };
+    // A prompt of 2, of more than a window, and one that ends just before the end; 8 positions.
+    for (prompt, length, windows) in [(2, 8, vec![0]), (2, 15, vec![0, 4, 7]), (10, 15, vec![6, 7]), (7, 8, vec![0])] {
+        let begin: Vec<i32> = (0..prompt).map(|i| i % 2).collect();
+        let (mut text, mut last, mut firsts) = (begin.clone(), begin.clone(), Vec::new());
+        let mut table = Table::new(3, 8);
+        let mut drawn = 0;
+        write(&mut table, &mut text, length, revealer, 4, &sampler, 2, &mut |now| {
+            drawn += 1;
+            let masks = |text: &[i32]| text.iter().filter(|&&id| id == M).count();
+            if masks(&last) == 0 {
+                firsts.push(now.len().saturating_sub(8));
+                last.resize(now.len(), M);
+            }
+            let changed: Vec<_> = (0..now.len()).filter(|&i| now[i] != last[i]).collect();
+            assert!(changed.len() == 1 && last[changed[0]] == M && masks(now) == masks(&last) - 1);
+            last = now.to_vec();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((&text, text.len(), &text[..begin.len()]), (&last, length, &begin[..]));
+        assert_eq!((drawn, firsts), (length - begin.len(), windows), "{prompt} of {length}");
+        assert!(text.iter().all(|&id| id < 2), "id 2 is no token of the tokenizer: {text:?}");
+    }
 }
 
 /// SEDD's analytic sampler: the staggered score times the transition, as its code has it, with σ = −log(1 − t).

@@ -50,7 +50,7 @@ fn texts_of_a_batch_end_before_their_padding() {
     assert_eq!(tokens, [vec![256, 1, 2, 3, 257], vec![256, 5, 6, 257], vec![256, 4, 257]]);
     assert_eq!(texts.iter().map(Text::maskable).collect::<Vec<_>>(), [1..5, 1..4, 1..3]);
     assert_eq!(texts.iter().map(|text| text.sample.id).collect::<Vec<_>>(), [0, 2, 1]);
-    assert_eq!(Text::of(&batch, false)[2], Text { tokens: vec![4, 257], clamped: 0, ..texts[2].clone() });
+    assert_eq!(Text::of(&batch, false)[2], Text { tokens: vec![4, 257], context: 0, ..texts[2].clone() });
     let half = texts[1].later_half();
     assert_eq!((half.maskable(), half.sample.scored, half.sample.bytes), (2..4, 2, 1));
     assert_eq!(half.tokens, texts[1].tokens);
@@ -58,15 +58,18 @@ fn texts_of_a_batch_end_before_their_padding() {
     let lengths = Lengths::of(&source, 5).unwrap();
     // One document each of 4, 2 and 3 targets.
     assert_eq!(lengths.probabilities(), [0.125, 0.25, 0.25, 0.25, 0.125]);
-    assert_eq!(lengths.cost(4, 0).unwrap(), -0.25f64.ln());
-    close(lengths.cost(4, 2).unwrap(), (0.625f64 / 0.25).ln(), 1e-15);
-    assert!([(2, 2), (6, 0), (0, 0)].iter().all(|&(length, known)| lengths.cost(length, known).is_err()));
+    close(lengths.cost(&texts[0]).unwrap(), -0.25f64.ln(), 1e-15);
+    // Longer than two tokens, longer than one.
+    close(lengths.cost(&texts[0].later_half()).unwrap(), (0.625f64 / 0.25).ln(), 1e-15);
+    close(lengths.cost(&half).unwrap(), (0.875f64 / 0.25).ln(), 1e-15);
+    let error = lengths.cost(&text(3, &[0; 7], 1)).unwrap_err().to_string();
+    assert_eq!(error, "sample 3 has 6 tokens, the longest length known is 5");
     let mut drawn = [0; 5];
     (0..8000).for_each(|i| drawn[lengths.draw(f64::from(i) / 8000.0) - 1] += 1);
     assert_eq!(drawn, [1000, 2000, 2000, 2000, 1000]);
     assert_eq!(lengths.draw(1.0), 5);
-    let text = serde_json::to_string(&lengths).unwrap();
-    assert_eq!(serde_json::from_str::<Lengths>(&text).unwrap(), lengths);
+    let kept = serde_json::to_string(&lengths).unwrap();
+    assert_eq!(serde_json::from_str::<Lengths>(&kept).unwrap(), lengths);
 }
 
 #[test]
