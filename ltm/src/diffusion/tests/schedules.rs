@@ -51,8 +51,9 @@ fn texts_of_a_batch_end_before_their_padding() {
     assert_eq!(texts.iter().map(Text::maskable).collect::<Vec<_>>(), [1..5, 1..4, 1..3]);
     assert_eq!(texts.iter().map(|text| text.sample.id).collect::<Vec<_>>(), [0, 2, 1]);
     assert_eq!(Text::of(&batch, false)[2], Text { tokens: vec![4, 257], context: 0, ..texts[2].clone() });
-    let half = texts[1].later_half();
-    assert_eq!((half.maskable(), half.sample.scored, half.sample.bytes), (2..4, 2, 1));
+    let half = Text { sample: SampleInfo { nats: Some(3.0), ..texts[1].sample }, ..texts[1].clone() }.later_half();
+    let SampleInfo { scored, bytes, nats, .. } = half.sample;
+    assert_eq!((half.maskable(), scored, bytes, nats), (2..4, 2, 1, None));
     assert_eq!(half.tokens, texts[1].tokens);
 
     let lengths = Lengths::of(&source, 5).unwrap();
