@@ -10,7 +10,7 @@ use engine::Result;
 /// If a logit is not finite, and those of the network and of `show`.
 ///
 /// # Panics
-/// If the text is longer than the network's positions.
+/// If the text is longer than the network's positions, or the network has fewer ids.
 pub fn fill(
     network: &mut dyn Network,
     text: &mut [i32],

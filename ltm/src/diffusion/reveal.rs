@@ -68,7 +68,7 @@ impl Revealer {
 
 /// Reveals along a grid: in the step from t to s a masked position is revealed with probability (a(t) − a(s))/a(t). `uniforms`
 /// gives two numbers for a step and a position: whether it is revealed then, and which token it gets.
-pub(super) fn by_grid(
+pub fn by_grid(
     masked: &[usize],
     schedule: Schedule,
     grid: &[f64],

@@ -1,6 +1,5 @@
 use super::*;
 use crate::diffusion::masks::{Masks, count_of, stratum};
-use crate::diffusion::reveal::by_grid;
 use crate::diffusion::rows::{Row, score};
 use crate::safetensors::SafeTensors;
 
