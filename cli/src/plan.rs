@@ -35,7 +35,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         ModelKind::Ltm => format!("{} latents in each layer", m.latents),
         ModelKind::ArLatent => format!("{} learned latents in each layer", m.latents),
         ModelKind::Oracle => format!("{} latents of known facts in each layer", m.latents),
-        ModelKind::Ar | ModelKind::Gpt2 => "no latents".into(),
+        _ => "no latents".into(),
     };
     print(format_args!(
         "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {latents}, vocabulary {}\n\

@@ -133,7 +133,8 @@ pub fn evaluate(
     let groups = Protocol::groups(&options.protocols);
     for (before, group) in groups.iter().enumerate() {
         let store = &mut model.store;
-        let evaluator = Evaluator::new(&config, group[0], options.steps, options.samples, &model.params, store)?;
+        let mut evaluator = Evaluator::new(&config, group[0], options.steps, options.samples, &model.params, store)?;
+        evaluator.pay_for(model.lengths.as_ref());
         config.check_room(store, Work::Evaluation)?;
         let mut scores = vec![Vec::new(); group.len()];
         evaluator.draws(store, source, 0..count, |sequences, done| {

@@ -51,7 +51,8 @@ impl<'a> Reader<'a> {
         let mut config = model.config.clone();
         config.fast.steps = steps;
         config.resolved()?;
-        let evaluator = Evaluator::new(&config, protocol, steps, draws, &model.params, &mut model.store)?;
+        let mut evaluator = Evaluator::new(&config, protocol, steps, draws, &model.params, &mut model.store)?;
+        evaluator.pay_for(model.lengths.as_ref());
         config.check_room(&model.store, Work::Evaluation)?;
         Ok(Self { model, evaluator, protocol })
     }
@@ -72,7 +73,7 @@ impl<'a> Reader<'a> {
                 tokens: scored.skip(unscored).zip(draws.token_nll.iter().copied()).collect(),
                 kl: infers.then_some(draws.kl),
                 score: draws.score(protocol)?,
-                iwae: protocol.is_bound().then(|| draws.score(Protocol::Iwae)).transpose()?,
+                iwae: protocol.shares_draws(Protocol::Iwae).then(|| draws.score(Protocol::Iwae)).transpose()?,
                 begins: tokens[0] == begin,
                 means,
             });

@@ -2,7 +2,7 @@
 
 use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::{Batch, checksum};
-use crate::learn::{Draw, Fast, Inputs, Learner, Slow};
+use crate::learn::{Draw, Fast, Inputs, Learner, Masked, Slow};
 use crate::model::{Param, Params};
 use crate::safetensors::{self, SafeTensors};
 use autograd::{Id, NonFinite, Store};
@@ -30,6 +30,8 @@ pub struct Trainer {
     pub fast: Option<Fast>,
     /// Further draws of the latents for the same batch; `None` if one is enough.
     draw: Option<Draw>,
+    /// Where batches are loaded for a model of masked diffusion, in place of `inputs`.
+    masked: Option<Masked>,
     /// The slow step.
     pub slow: Slow,
     /// Steps done.
@@ -74,10 +76,10 @@ impl Trainer {
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(config.train.precision.on(device));
         let activations = config.train.precision.stored_on(device);
-        let Learner { params, inputs, fast, draw, slow, .. } = Learner::new(&config, activations, &mut store)?;
+        let Learner { params, inputs, fast, draw, masked, slow, .. } = Learner::new(&config, activations, &mut store)?;
         config.check_room(&store, Work::Training)?;
         params.init(&mut store, config.train.seed);
-        Ok(Self { config, store, params, inputs, fast, draw, slow, step: 0, stopped: false })
+        Ok(Self { config, store, params, inputs, fast, draw, masked, slow, step: 0, stopped: false })
     }
 
     /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
@@ -102,8 +104,11 @@ impl Trainer {
     /// # Errors
     /// If the batch does not fit.
     pub fn fit(&mut self, batch: &Batch, after: impl FnMut(usize, &Store)) -> Result<()> {
-        self.inputs.load(&mut self.store, &self.config.model, batch)?;
         let step = self.step + 1;
+        if let Some(masked) = &self.masked {
+            return masked.load(&mut self.store, batch, step as u32);
+        }
+        self.inputs.load(&mut self.store, &self.config.model, batch)?;
         let rate = self.fast_rate(step);
         if let Some(fast) = &self.fast {
             fast.fit(&mut self.store, rate, step as u32, after);
@@ -141,7 +146,11 @@ impl Trainer {
                 draw.run(store, number as u32)?;
             }
             self.slow.gradient(store);
-            let nll: f64 = self.slow.nll(store)?.iter().sum();
+            let nll = match &self.masked {
+                // The weights of masks differ.
+                Some(_) => self.slow.loss(store)? * tokens as f64,
+                None => self.slow.nll(store)?.iter().sum(),
+            };
             let grad_norm = self.slow.grad_norm(store)?;
             if update == 0 {
                 // Later numbers are of weights that have seen the batch.

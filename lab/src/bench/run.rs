@@ -87,7 +87,7 @@ impl Setup {
             ModelKind::Ltm => format!("{} latents per layer, {} fast steps", m.latents, self.config.fast.steps),
             ModelKind::ArLatent => format!("{} learned latents per layer", m.latents),
             ModelKind::Oracle => format!("{} latents of known facts per layer", m.latents),
-            ModelKind::Ar | ModelKind::Gpt2 => "no latents".into(),
+            _ => "no latents".into(),
         };
         let [dim, heads, window, ffn] = [m.dim, m.heads, m.window, m.ffn_hidden()];
         format!(

@@ -241,7 +241,8 @@ impl<'a> Suite<'a> {
         let (watch, model, config) = (self.watch, &mut *self.model, &self.config);
         let is_planned = |(planned, _): &(Protocol, Evaluator)| planned.shares_draws(group[0]);
         if !self.evaluators.iter().any(is_planned) {
-            let evaluator = Evaluator::new(config, group[0], steps, samples, &model.params, &mut model.store)?;
+            let mut evaluator = Evaluator::new(config, group[0], steps, samples, &model.params, &mut model.store)?;
+            evaluator.pay_for(model.lengths.as_ref());
             config.check_room(&model.store, Work::Evaluation)?;
             self.evaluators.push((group[0], evaluator));
         }

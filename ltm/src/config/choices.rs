@@ -1,3 +1,4 @@
+use crate::diffusion::{MD4, MDLM, Method, SEDD};
 use engine::{DType, Device, Products};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,9 @@ choices! {
                     long a text already is.";
         Oracle = "oracle", "A fixed random code of the facts of a story of the embedded corpus, in place of inferred latents. \
                             It shows what the decoder could do with a perfect posterior.";
+        Mdlm = "mdlm", "Nothing: masked diffusion, which predicts masked tokens from all others (Sahoo et al. 2024).";
+        Sedd = "sedd", "Nothing: masked diffusion by score entropy, whose network is told the noise (Lou et al. 2024).";
+        Md4 = "md4", "Nothing: masked diffusion whose network is told the time (Shi et al. 2024).";
         Gpt2 = "gpt2", "Nothing: GPT-2's own layers, with layer norms, biases, GELU and learned positions.";
     }
 
@@ -117,6 +121,16 @@ impl ModelKind {
     /// Whether latents are inferred for each text; without inference a text's probability is exact.
     pub const fn infers(self) -> bool {
         matches!(self, Self::Ltm)
+    }
+
+    /// The method of a model of masked diffusion; `None` for one that predicts the next token.
+    pub const fn method(self) -> Option<Method> {
+        match self {
+            Self::Mdlm => Some(MDLM),
+            Self::Sedd => Some(SEDD),
+            Self::Md4 => Some(MD4),
+            _ => None,
+        }
     }
 
     /// Whether each text has latents of its own, inferred or known.

@@ -1,7 +1,7 @@
 //! Derives sizes from others, and checks that all settings fit together.
 
 use super::{Config, FastConfig, ModelConfig, ModelKind, Noise, SlowGradient};
-use crate::model::Params;
+use crate::model::{Params, TimeEmbedding, ffn_hidden};
 use autograd::Store;
 use engine::{DType, Error, Result};
 
@@ -71,7 +71,7 @@ impl Config {
     #[must_use]
     pub fn of_kind(&self, kind: ModelKind) -> Self {
         let mut config = self.clone();
-        if kind == ModelKind::Ar && self.model.kind.reads_latents() && self.model.ffn > 0 {
+        if (kind == ModelKind::Ar || kind.method().is_some()) && self.model.kind.reads_latents() && self.model.ffn > 0 {
             config.model.ffn += self.model.worth_of_cross_attention();
         }
         config.model.kind = kind;
@@ -151,7 +151,8 @@ impl ModelConfig {
         let usual = (8 * self.dim / 3).next_multiple_of(32);
         match (self.ffn, self.kind) {
             (0, ModelKind::Ltm | ModelKind::ArLatent | ModelKind::Oracle) => usual,
-            (0, ModelKind::Ar) => usual + self.worth_of_cross_attention(),
+            (0, ModelKind::Ar | ModelKind::Mdlm) => usual + self.worth_of_cross_attention(),
+            (0, ModelKind::Sedd | ModelKind::Md4) => ffn_hidden(self, Some(TimeEmbedding::default())),
             (0, ModelKind::Gpt2) => 4 * self.dim,
             (given, _) => given,
         }

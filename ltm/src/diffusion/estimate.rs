@@ -1,7 +1,7 @@
 use super::masks::{Masks, count_of, stratum};
 use super::rows::{Row, score};
 use super::{Cost, Network, SITE, Schedule, Text};
-use crate::evaluate::{SequenceScore, log_mean, mean_and_variance};
+use crate::evaluate::mean_and_variance;
 use engine::rng::Stream;
 use engine::{Error, Result};
 
@@ -25,29 +25,6 @@ pub struct Value {
     pub noise: f64,
 }
 
-impl Value {
-    /// The score of `text`, which also pays `length` nats for its length.
-    ///
-    /// # Errors
-    /// If the cost is not finite.
-    pub fn score(self, text: &Text, length: f64) -> Result<SequenceScore> {
-        let (nats, sample) = (self.nats + length, text.sample);
-        if !nats.is_finite() {
-            return Err(Error::new(format!("the score of sample {} is not finite", sample.id)));
-        }
-        Ok(SequenceScore {
-            nats,
-            nll: self.nats,
-            kl: length,
-            noise: self.noise,
-            tokens: text.maskable().len(),
-            bytes: sample.bytes as f64,
-            exact: sample.nats,
-            told: 0.0,
-        })
-    }
-}
-
 /// The draws for one text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
@@ -62,12 +39,16 @@ pub struct Estimate {
 impl Estimate {
     /// The text's value by a cost. [`Cost::LogP`] never gives more than [`Cost::ScoreEntropy`]: it judges normalised scores.
     pub fn value(&self, cost: Cost) -> Value {
-        let replicates: Vec<f64> = match cost {
+        let (nats, noise) = mean_and_variance(&self.replicates(cost));
+        Value { nats, noise }
+    }
+
+    /// The same by replicate.
+    pub fn replicates(&self, cost: Cost) -> Vec<f64> {
+        match cost {
             Cost::LogP => self.nll.clone(),
             Cost::ScoreEntropy => self.nll.iter().zip(&self.price).map(|(nll, price)| nll + price).collect(),
-        };
-        let (nats, noise) = mean_and_variance(&replicates);
-        Value { nats, noise }
+        }
     }
 }
 
@@ -145,13 +126,14 @@ impl Estimator {
         Ok(estimates)
     }
 
-    /// −log of the mean probability of every text over R·K random orders, a call per position of each. For a network that is not
-    /// told the time: what it generates one by one has the mean over all orders. A tighter upper bound on −log p(x).
+    /// −log of the probability of every text in R·K random orders, a call per position of each. For a network that is not told
+    /// the time: what it generates one by one has the mean probability over all orders, so −log of the mean is a tighter upper
+    /// bound on −log p(x).
     ///
     /// # Errors
     /// If a text has more than [`MOST_ORDERED`] maskable positions, and those of the network.
-    pub fn orders(&self, network: &mut dyn Network, texts: &[Text]) -> Result<Vec<Value>> {
-        let value = |text: &Text| {
+    pub fn orders(&self, network: &mut dyn Network, texts: &[Text]) -> Result<Vec<Vec<f64>>> {
+        let nats = |text: &Text| {
             let (n, count) = (text.maskable().len(), self.replicates * self.draws);
             if n > MOST_ORDERED {
                 return Err(Error::usage(format!(
@@ -161,10 +143,9 @@ impl Estimator {
             }
             let stream = Stream::new(self.seed, ORDERS).sample(text.sample.id);
             let orders = (0..count).map(|number| stream.step(number as u32).permutation(n)).collect::<Vec<_>>();
-            let (nats, noise) = log_mean(&in_orders(network, text, &orders)?);
-            Ok(Value { nats, noise })
+            in_orders(network, text, &orders)
         };
-        texts.iter().map(value).collect()
+        texts.iter().map(nats).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Network, Reveal, Revealer, Seen};
+use super::{Predictor, Reveal, Revealer, Seen};
 use crate::generate::Sampler;
 use engine::Result;
 
@@ -12,7 +12,7 @@ use engine::Result;
 /// # Panics
 /// If the text is longer than the network's positions, or the network has fewer ids.
 pub fn fill(
-    network: &mut dyn Network,
+    network: &mut dyn Predictor,
     text: &mut [i32],
     reveals: &[Reveal],
     sampler: &Sampler,
@@ -38,7 +38,7 @@ pub fn fill(
 /// window keeps its first half, the last tokens so far, and fills in the rest. Options and errors are those of [`fill`]; the
 /// draws are those of `revealer` for text number `sample`, by position in the whole text.
 pub fn write(
-    network: &mut dyn Network,
+    network: &mut dyn Predictor,
     text: &mut Vec<i32>,
     length: usize,
     revealer: Revealer,

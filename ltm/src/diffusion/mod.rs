@@ -32,7 +32,7 @@ pub use fill::{fill, write};
 pub use lengths::{COUNTED, Lengths};
 pub use masks::{MaskedBatch, Masker, Masking};
 pub use method::{Cost, MD4, MDLM, METHODS, Method, SEDD};
-pub use network::{Network, Seen, Shape, TokenCost};
+pub use network::{Network, Predictor, Seen, Shape, TokenCost};
 pub use reveal::{Grid, Reveal, Revealer, by_grid};
 pub use schedule::{Schedule, Told};
 pub use text::Text;

@@ -62,8 +62,20 @@ impl TokenCost {
     }
 }
 
-/// A network that predicts the tokens behind masks. What it says of a text must not depend on the other texts of a call.
+/// A network that judges the tokens behind masks. What it says of a text must not depend on the other texts of a call.
 pub trait Network {
+    /// The sizes of its calls.
+    fn shape(&self) -> Shape;
+
+    /// The cost of each `(position of [B, N], token)`, at most one for a position.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn costs(&mut self, seen: &Seen, asked: &[(usize, i32)]) -> Result<Vec<TokenCost>>;
+}
+
+/// A network that gives the logits of tokens behind masks, also independent of other texts.
+pub trait Predictor {
     /// The sizes of its calls.
     fn shape(&self) -> Shape;
 
@@ -72,15 +84,17 @@ pub trait Network {
     /// # Errors
     /// Those of the device.
     fn logits(&mut self, seen: &Seen, at: &[usize]) -> Result<Vec<f64>>;
+}
 
-    /// The cost of each `(position of [B, N], token)`. A network that need not store logits does this better itself.
-    ///
-    /// # Errors
-    /// Those of the device.
+impl<P: Predictor> Network for P {
+    fn shape(&self) -> Shape {
+        Predictor::shape(self)
+    }
+
     fn costs(&mut self, seen: &Seen, asked: &[(usize, i32)]) -> Result<Vec<TokenCost>> {
         let at: Vec<usize> = asked.iter().map(|&(at, _)| at).collect();
         let logits = self.logits(seen, &at)?;
-        let rows = logits.chunks(self.shape().vocab).zip(asked);
+        let rows = logits.chunks(Predictor::shape(self).vocab).zip(asked);
         Ok(rows.map(|(logits, &(_, token))| TokenCost::of(logits, token)).collect())
     }
 }

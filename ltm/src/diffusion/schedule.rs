@@ -1,3 +1,4 @@
+use crate::model::TimeEmbedding;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::FRAC_PI_2;
@@ -110,6 +111,11 @@ pub enum Told {
 pub(super) const EPSILON: f64 = 1e-3;
 
 impl Told {
+    /// How the network is told it.
+    pub fn embedding(self) -> Option<TimeEmbedding> {
+        (self != Self::Nothing).then(TimeEmbedding::default)
+    }
+
     /// The number τ that the network is told at time `t`.
     pub fn tau(self, t: f64) -> Option<f64> {
         match self {

@@ -4,6 +4,7 @@
 //! KL, the cost of what the posterior learned from the text, and if its noise is not the noise that the posterior was
 //! fitted to.
 
+mod masks;
 mod protocol;
 mod total;
 
@@ -13,10 +14,12 @@ pub(crate) use total::{log_mean, mean_and_variance};
 
 use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise};
 use crate::data::{Batch, SampleInfo, Source};
+use crate::diffusion::Lengths;
 use crate::learn::{Fast, FastOptions, Inputs, Score};
 use crate::model::Params;
 use autograd::Store;
 use engine::{Error, Result};
+use masks::Judge;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -33,15 +36,16 @@ pub struct Draws {
     pub exact: Option<f64>,
     /// −log p under the true source of what the model is told about the text: the facts of an oracle's story, else 0.
     pub told: f64,
-    /// −log p(x|z) for every draw z at fresh noise; one number if the model infers no latents, none by protocol `fixed`.
+    /// −log p(x|z) for every draw z at fresh noise; one number if the model infers no latents, none by protocol `fixed`. Of masked
+    /// diffusion: the estimate by every replicate of the draws, or −log p in every order by protocol `orders`.
     pub nll: Vec<f64>,
-    /// −log p(token|z, the tokens before it) of every target scored, the mean over the draws.
+    /// −log p(token|z, the tokens before it) of every target scored, the mean over the draws; empty for masked diffusion.
     pub token_nll: Vec<f64>,
     /// log q(z|x) − log p(z) of every draw; empty if the model infers no latents.
     pub log_ratio: Vec<f64>,
     /// −log p(x|z) at the noise that the posterior was fitted to, only for protocol `fixed`.
     pub own_nll: Option<f64>,
-    /// KL of the posterior to the prior.
+    /// KL of the posterior to the prior. Of masked diffusion: the cost of the text's length.
     pub kl: f64,
     /// The KL of every latent vector, the first layer's first.
     pub kl_by_latent: Vec<f64>,
@@ -57,7 +61,7 @@ impl Draws {
     /// If the draws were made for a protocol that does not [share](Protocol::shares_draws) them.
     pub fn score(&self, protocol: Protocol) -> Result<SequenceScore> {
         let (nats, nll, noise) = match protocol {
-            Protocol::Elbo => {
+            Protocol::Elbo | Protocol::Bound | Protocol::Paper => {
                 let (nll, noise) = mean_and_variance(&self.nll);
                 (nll + self.kl, nll, noise)
             }
@@ -66,14 +70,24 @@ impl Draws {
                 let (nats, noise) = log_mean(&costs);
                 (nats, mean_and_variance(&self.nll).0, noise)
             }
+            Protocol::Orders => {
+                let (nll, noise) = log_mean(&self.nll);
+                (nll + self.kl, nll, noise)
+            }
             // The noise is a single draw, which has no error estimate.
             Protocol::Fixed => {
                 let nll = self.own_nll.expect("the posterior was scored at its own noise");
                 (nll + self.kl, nll, f64::NAN)
             }
             Protocol::Nll => (self.nll[0], self.nll[0], 0.0),
-            // Without inference there is nothing to draw.
-            Protocol::Prefix if self.log_ratio.is_empty() => (self.nll[0], self.nll[0], 0.0),
+            // Without inference there is nothing to draw, but masks.
+            Protocol::Prefix if self.log_ratio.is_empty() => match self.nll[..] {
+                [nll] => (nll, nll, 0.0),
+                _ => {
+                    let (nll, noise) = mean_and_variance(&self.nll);
+                    (nll + self.kl, nll, noise)
+                }
+            },
             Protocol::Prefix => {
                 let (nats, noise) = log_mean(&self.nll);
                 (nats, nats, noise)
@@ -89,7 +103,7 @@ impl Draws {
     }
 }
 
-/// Fits posteriors to batches of sequences by T fast steps and scores them by S draws, as one protocol wants it.
+/// Scores batches of sequences by S draws, as one protocol wants it: fits posteriors by T fast steps, if the model infers latents.
 #[derive(Debug)]
 pub struct Evaluator {
     protocol: Protocol,
@@ -99,12 +113,24 @@ pub struct Evaluator {
     pub fresh: bool,
     model: ModelConfig,
     rate: f64,
-    inputs: Inputs,
-    /// The target of the fit: the inputs themselves, or first halves.
-    seen: Inputs,
-    /// Without inference there is nothing to fit.
-    fast: Option<Fast>,
-    score: Score,
+    batch: usize,
+    way: Way,
+}
+
+/// How the tokens are predicted.
+#[derive(Debug)]
+enum Way {
+    /// One after the other.
+    Next {
+        inputs: Inputs,
+        /// The target of the fit: the inputs themselves, or first halves.
+        seen: Inputs,
+        /// Without inference there is nothing to fit.
+        fast: Option<Fast>,
+        score: Score,
+    },
+    /// Behind masks.
+    Masked(Judge),
 }
 
 impl Evaluator {
@@ -123,11 +149,22 @@ impl Evaluator {
         if draws == 0 {
             return Err(Error::usage("an evaluation needs at least one draw".to_string()));
         }
-        let model = &config.model;
+        let (model, batch) = (&config.model, config.train.batch);
         Protocol::by_name(protocol.name(), model.kind)?;
-        let inputs = Inputs::new(model, config.train.batch, model.seq, params.dtype, store);
+        let way = match model.kind.method() {
+            Some(method) => Way::Masked(Judge::new(config, method, draws, params, store)?),
+            None => Self::next(config, protocol, steps, params, store)?,
+        };
+        let fresh = protocol != Protocol::Fixed;
+        Ok(Self { protocol, draws, fresh, model: model.clone(), rate: config.fast.rate_end, batch, way })
+    }
+
+    /// Plans for a model that predicts the next token.
+    fn next(config: &Config, protocol: Protocol, steps: usize, params: &Params, store: &mut Store) -> Result<Way> {
+        let (model, batch) = (&config.model, config.train.batch);
+        let inputs = Inputs::new(model, batch, model.seq, params.dtype, store);
         let seen = if protocol == Protocol::Prefix && model.kind.infers() {
-            Inputs::new(model, config.train.batch, (model.seq / 2).max(1), params.dtype, store)
+            Inputs::new(model, batch, (model.seq / 2).max(1), params.dtype, store)
         } else {
             inputs
         };
@@ -138,9 +175,22 @@ impl Evaluator {
         let fast = model.kind.infers().then(fast).transpose()?;
         let latents = fast.as_ref().map(|fast| &fast.latents);
         let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?;
-        let fresh = protocol != Protocol::Fixed;
-        let (model, rate) = (model.clone(), config.fast.rate_end);
-        Ok(Self { protocol, draws, fresh, model, rate, inputs, seen, fast, score })
+        Ok(Way::Next { inputs, seen, fast, score })
+    }
+
+    /// Makes documents pay for their lengths, by how often training documents have them. Only masked diffusion needs this: other
+    /// models predict where a document ends.
+    pub fn pay_for(&mut self, lengths: Option<&Lengths>) {
+        if let Way::Masked(judge) = &mut self.way {
+            judge.lengths = lengths.cloned();
+        }
+    }
+
+    fn fast(&self) -> Option<&Fast> {
+        match &self.way {
+            Way::Next { fast, .. } => fast.as_ref(),
+            Way::Masked(_) => None,
+        }
     }
 
     /// Sets another number of fast steps.
@@ -148,7 +198,9 @@ impl Evaluator {
     /// # Panics
     /// If they are more than it was planned for.
     pub fn take_steps(&mut self, steps: usize) {
-        self.fast.iter_mut().for_each(|fast| fast.take_steps(steps));
+        if let Way::Next { fast: Some(fast), .. } = &mut self.way {
+            fast.take_steps(steps);
+        }
     }
 
     /// Draws for the sequences of one batch that have a target, in order.
@@ -159,40 +211,44 @@ impl Evaluator {
     /// # Panics
     /// If `prefix` meets a sequence whose ignored targets are not its last.
     pub fn batch(&self, store: &mut Store, batch: &Batch) -> Result<Vec<Draws>> {
+        let (inputs, seen, fast, score) = match &self.way {
+            Way::Next { inputs, seen, fast, score } => (inputs, seen, fast, score),
+            Way::Masked(judge) => return judge.batch(self.protocol, store, batch),
+        };
         // A sequence of one token has an empty first half, so its posterior has seen nothing.
-        let [seen, scored] = match self.protocol {
-            Protocol::Prefix => halves(batch, self.seen.sequence),
+        let [first, scored] = match self.protocol {
+            Protocol::Prefix => halves(batch, seen.sequence),
             _ => [batch.clone(), batch.clone()],
         };
-        self.seen.load(store, &self.model, &seen)?;
-        let (kl, kl_by_latent) = match &self.fast {
+        seen.load(store, &self.model, &first)?;
+        let (kl, kl_by_latent) = match fast {
             Some(fast) => {
                 fast.fit(store, self.rate, 0, |_, _| ());
                 (fast.latents.posterior_kl(store)?, fast.latents.kl_by_latent(store)?)
             }
             None => (vec![0.0; batch.samples.len()], vec![Vec::new(); batch.samples.len()]),
         };
-        self.inputs.load(store, &self.model, &scored)?;
-        self.score.begin(store);
+        inputs.load(store, &self.model, &scored)?;
+        score.begin(store);
         // The noise that all fast steps shared also made the final z.
-        let fixed = self.fast.as_ref().filter(|_| self.protocol == Protocol::Fixed);
-        let own = fixed.map(|fast| self.score.at(store, fast.latents.z)).transpose()?;
-        let count = match &self.fast {
+        let fixed = fast.as_ref().filter(|_| self.protocol == Protocol::Fixed);
+        let own = fixed.map(|fast| score.at(store, fast.latents.z)).transpose()?;
+        let count = match fast {
             None => 1,
             Some(_) if self.fresh => self.draws as u32,
             Some(_) => 0,
         };
         let (mut draws, mut token_nll) = (Vec::new(), vec![0.0; scored.targets.len()]);
         for s in 0..count {
-            let mut draw = self.score.draw(store, s)?;
+            let mut draw = score.draw(store, s)?;
             // There may be thousands of draws of thousands of tokens.
             let each = std::mem::take(&mut draw.token_nll);
             token_nll.iter_mut().zip(each).for_each(|(sum, nats)| *sum += nats / f64::from(count));
             draws.push(draw);
         }
         let scored_nll = |b: usize| {
-            let targets = scored.targets.iter().zip(&token_nll).skip(b * self.inputs.sequence);
-            targets.take(self.inputs.sequence).filter(|(target, _)| **target >= 0).map(|(_, &nats)| nats).collect()
+            let targets = scored.targets.iter().zip(&token_nll).skip(b * inputs.sequence);
+            targets.take(inputs.sequence).filter(|(target, _)| **target >= 0).map(|(_, &nats)| nats).collect()
         };
         let samples = batch.samples.iter().enumerate().filter(|(_, sample)| sample.scored > 0);
         let told = |sample: &SampleInfo| match sample.facts {
@@ -223,9 +279,9 @@ impl Evaluator {
     /// # Errors
     /// Those of the device.
     pub fn means(&self, store: &Store) -> Result<Vec<Vec<f64>>> {
-        let Some(fast) = &self.fast else { return Ok(vec![Vec::new(); self.inputs.batch]) };
+        let Some(fast) = self.fast() else { return Ok(vec![Vec::new(); self.batch]) };
         let means = store.get(fast.latents.mu).read_f64()?;
-        Ok(means.chunks(means.len() / self.inputs.batch).map(<[f64]>::to_vec).collect())
+        Ok(means.chunks(means.len() / self.batch).map(<[f64]>::to_vec).collect())
     }
 
     /// Draws for some sequences of `source`; hands them to `each`, batch by batch, with the number of the next one.
@@ -239,8 +295,8 @@ impl Evaluator {
         sequences: Range<u64>,
         mut each: impl FnMut(Vec<Draws>, u64) -> Result<()>,
     ) -> Result<()> {
-        let rows = self.inputs.batch;
-        let mut batch = Batch::new(rows, self.inputs.sequence);
+        let rows = self.batch;
+        let mut batch = Batch::new(rows, self.model.seq);
         for first in sequences.clone().step_by(rows) {
             batch.fill(&**source, (first..).map(|index| (index < sequences.end).then_some(index)))?;
             each(self.batch(store, &batch)?, (first + rows as u64).min(sequences.end))?;

@@ -1,12 +1,14 @@
 //! Dual-rate learning (Kong et al. 2025, Algorithm 1): fast gradient steps on a Gaussian posterior for the latents of
 //! every text, and slow steps of the decoder at the final posterior.
 
+mod denoise;
 mod draw;
 mod fast;
 mod inputs;
 mod score;
 mod slow;
 
+pub use denoise::{Foreteller, Masked, Reader};
 pub use draw::Draw;
 pub use fast::{Fast, FastOptions, Latents};
 pub use inputs::Inputs;
@@ -72,6 +74,8 @@ pub struct Learner {
     pub fast: Option<Fast>,
     /// New draws into the z that the slow step reads; `None` if it takes one per batch.
     pub draw: Option<Draw>,
+    /// Where batches are loaded for a model of masked diffusion, in place of `inputs`.
+    pub masked: Option<Masked>,
     /// It owns the gradients accumulated during fast steps, if the configuration wants them.
     pub slow: Slow,
     /// Bytes of the parameters, of the inputs and the fast loop, and of the slow step.
@@ -99,8 +103,12 @@ impl Learner {
         let draw = again.map(|l| Draw::new(&l, [l.eps, l.z], &inputs, seed, store)).transpose()?;
         let with_fast = store.bytes();
         let z = fast.as_ref().map(|fast| fast.latents.z);
-        let slow = Slow::new(model, &config.slow, &params, &inputs, z, &piles, store)?;
+        let masked = model.kind.method().map(|method| Masked::new(config, method, config.train.batch, &params, store));
+        let slow = match &masked {
+            Some(masked) => Slow::of(masked.loss(model, &params, store)?, &config.slow, &params, &piles, store)?,
+            None => Slow::new(model, &config.slow, &params, &inputs, z, &piles, store)?,
+        };
         let bytes = [with_params, with_fast - with_params, store.bytes() - with_fast];
-        Ok(Self { params, inputs, fast, draw, slow, bytes })
+        Ok(Self { params, inputs, fast, draw, masked, slow, bytes })
     }
 }

@@ -15,6 +15,7 @@ pub struct Slow {
     gradient: Plan,
     update: Plan,
     nll: Id,
+    loss: Id,
     norms: Id,
     schedule: Id,
     /// The gradients, in the parameters' order.
@@ -36,10 +37,16 @@ impl Slow {
         store: &mut Store,
     ) -> Result<Self> {
         let mean = ("mean", Phase::Batch, inputs.mean);
-        let Loss { graph, loss, nll, weights, .. } = Loss::record(model, params, inputs, z, mean, store)?;
+        let loss = Loss::record(model, params, inputs, z, mean, store)?;
+        Self::of(loss, slow, params, piles, store)
+    }
+
+    /// Plans the step for a recorded loss, a mean over tokens.
+    pub(super) fn of(loss: Loss, slow: &SlowConfig, params: &Params, piles: &[Id], store: &mut Store) -> Result<Self> {
+        let Loss { graph, loss, nll, weights, .. } = loss;
         let wants = if piles.is_empty() { weights.clone() } else { Vec::new() };
         let accumulate = weights.iter().copied().zip(piles.iter().copied()).collect();
-        let request = Request { root: Some(loss), wants, accumulate, keep: vec![nll], ..Request::default() };
+        let request = Request { root: Some(loss), wants, accumulate, keep: vec![nll, loss], ..Request::default() };
         let gradient = Plan::new(&graph, store, &request)?;
         let grads: Vec<Id> = weights.iter().map(|&w| gradient.grad(w)).collect();
 
@@ -66,8 +73,8 @@ impl Slow {
             };
             moments.push((m, v));
         }
-        let nll = gradient.value(nll);
-        Ok(Self { gradient, update, nll, norms, schedule, grads, moments })
+        let (nll, loss) = (gradient.value(nll), gradient.value(loss));
+        Ok(Self { gradient, update, nll, loss, norms, schedule, grads, moments })
     }
 
     /// Sets all gradients to zero; call this before gradients accumulate.
@@ -93,6 +100,11 @@ impl Slow {
     /// Negative log-likelihood per sample of the latest gradient.
     pub fn nll(&self, store: &Store) -> Result<Vec<f64>> {
         per_sample(store.get(self.nll))
+    }
+
+    /// The loss of the latest gradient: nats per token.
+    pub fn loss(&self, store: &Store) -> Result<f64> {
+        Ok(store.get(self.loss).read_f64()?[0])
     }
 
     /// Global norm of the gradient; not finite if any of its numbers is not.

@@ -2,6 +2,7 @@ use super::NewFolder;
 use super::metrics::{Line, best};
 use crate::checkpoint::{self, Checkpoint, latest_valid};
 use crate::config::{Config, ModelKind, SETTINGS, Work};
+use crate::diffusion::Lengths;
 use crate::hash::sha256;
 use crate::json;
 use crate::model::Params;
@@ -99,6 +100,8 @@ pub struct Loaded {
     pub weights: String,
     /// Fingerprint of its training data, see [`Data::fingerprint`](super::Data::fingerprint).
     pub data: String,
+    /// How long its training documents are, for masked diffusion on documents.
+    pub lengths: Option<Lengths>,
     /// One line for each newer checkpoint that was skipped.
     pub warnings: Vec<String>,
 }
@@ -129,7 +132,7 @@ impl Run {
     pub fn create_with_weights(folder: &NewFolder, config: &Config, store: &Store, params: &Params) -> Result<Self> {
         let (run, _metrics) = Self::create(folder, config)?;
         let path = &run.path;
-        let state = State { step: 0, samples: 0, data: IMPORTED.into() };
+        let state = State { step: 0, samples: 0, data: IMPORTED.into(), lengths: None };
         let files: [(&str, &checkpoint::FileWriter<'_>); 2] = [
             (WEIGHTS, &|out| write_parameters(store, &[("", params.clone())], out)),
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
@@ -338,13 +341,15 @@ impl Run {
         let params = params.computed_in(self.config.train.precision.stored_on(device));
         self.config.check_room(&store, work)?;
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
+        let State { data, lengths, .. } = State::of(checkpoint)?;
         Ok(Loaded {
             config: self.config.clone(),
             store,
             params,
             step: checkpoint.step,
             weights: checkpoint.entry(WEIGHTS)?.sha256.clone(),
-            data: State::of(checkpoint)?.data,
+            data,
+            lengths,
             warnings: Vec::new(),
         })
     }
@@ -369,6 +374,9 @@ pub(super) struct State {
     pub samples: u64,
     /// Fingerprint of the training data.
     pub data: String,
+    /// How long the training documents are, for masked diffusion on documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lengths: Option<Lengths>,
 }
 
 impl State {

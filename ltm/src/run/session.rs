@@ -4,8 +4,9 @@ use super::record::Record;
 use super::watch::Watch;
 use super::{Material, NewFolder};
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::{Config, TrainConfig, Work};
+use crate::config::{Chunking, Config, TrainConfig, Work};
 use crate::data::{Batch, Shuffle, Source};
+use crate::diffusion::Lengths;
 use crate::evaluate::{Evaluator, Excess, Protocol, Total};
 use crate::generate::Writer;
 use crate::json;
@@ -32,18 +33,23 @@ pub(super) struct Stepper {
     shuffle: Shuffle,
     batch: Batch,
     validation: Option<(Evaluator, Arc<dyn Source>)>,
+    /// How long training documents are, for masked diffusion on documents.
+    lengths: Option<Lengths>,
 }
 
 impl Stepper {
     /// The state after a checkpoint, or before the first step.
     pub fn new(config: &Config, material: &Material, device: &Device, checkpoint: Option<&Checkpoint>) -> Result<Self> {
         let mut trainer = Trainer::new(config.clone(), device)?;
+        let pays = config.model.kind.method().is_some() && config.data.chunking == Chunking::Documents;
+        let lengths = pays.then(|| Lengths::of(&*material.training, config.model.seq)).transpose()?;
         let validation = match &material.validation {
             None => None,
             Some(source) => {
                 let (protocol, steps) = (protocol(config), config.fast.steps);
                 let Trainer { params, store, .. } = &mut trainer;
-                let evaluator = Evaluator::new(config, protocol, steps, VALIDATION_DRAWS, params, store)?;
+                let mut evaluator = Evaluator::new(config, protocol, steps, VALIDATION_DRAWS, params, store)?;
+                evaluator.pay_for(lengths.as_ref());
                 Some((evaluator, source.clone()))
             }
         };
@@ -54,7 +60,7 @@ impl Stepper {
         let training = material.training.clone();
         let shuffle = Shuffle::new(training.samples(), config.train.seed);
         let batch = Batch::new(config.train.batch, config.model.seq);
-        Ok(Self { trainer, training, shuffle, batch, validation })
+        Ok(Self { trainer, training, shuffle, batch, validation, lengths })
     }
 
     /// Does the next step.
@@ -356,7 +362,9 @@ impl Session {
             return Ok(Vec::new());
         }
         self.metrics.sync()?;
-        let state = State { step, samples: self.stepper.samples(), data: self.fingerprint.clone() };
+        let Stepper { lengths, .. } = &self.stepper;
+        let (samples, data) = (self.stepper.samples(), self.fingerprint.clone());
+        let state = State { step, samples, data, lengths: lengths.clone() };
         let trainer = &self.stepper.trainer;
         let files: [(&str, &checkpoint::FileWriter<'_>); 3] = [
             (WEIGHTS, &|out| trainer.write_weights(out)),

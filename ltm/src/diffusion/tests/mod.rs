@@ -37,7 +37,7 @@ impl Table {
     }
 }
 
-impl Network for Table {
+impl Predictor for Table {
     fn shape(&self) -> Shape {
         self.shape
     }

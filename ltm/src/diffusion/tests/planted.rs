@@ -57,10 +57,6 @@ impl Network for Shifted {
         self.0.shape
     }
 
-    fn logits(&mut self, seen: &Seen, at: &[usize]) -> Result<Vec<f64>> {
-        self.0.logits(seen, at)
-    }
-
     fn costs(&mut self, seen: &Seen, asked: &[(usize, i32)]) -> Result<Vec<TokenCost>> {
         let n = self.1.len();
         let next: Vec<_> = asked.iter().map(|&(at, _)| (at, self.1[(at % n + 1) % n])).collect();

@@ -1,0 +1,176 @@
+use crate::config::{Config, ModelConfig};
+use crate::data::Batch;
+use crate::diffusion::{Cost, Masker, Masking, Method, Network, Predictor, Seen, Shape, Text, TokenCost};
+use crate::learn::Loss;
+use crate::model::{Costs, Denoiser, MaskedText, MaskedTexts, Params};
+use autograd::{Id, Plan, Request, Store};
+use engine::Result;
+use kernels::cross_entropy::LmHead;
+
+/// What stands before every text: its first input, which is seen and not scored. A network that sees no token at all gives every
+/// position of a text the same distribution.
+const CONTEXT: usize = 1;
+
+/// The inputs of a network of masked diffusion, for batches of texts of N targets.
+#[derive(Clone, Copy, Debug)]
+pub struct Masked {
+    texts: MaskedTexts,
+    method: Method,
+    shape: Shape,
+    seed: u64,
+}
+
+impl Masked {
+    /// Allocates the inputs for `rows` texts.
+    pub fn new(config: &Config, method: Method, rows: usize, params: &Params, store: &mut Store) -> Self {
+        let model = &config.model;
+        let shape = Shape { rows, positions: model.seq + CONTEXT, vocab: model.vocab };
+        let sizes = [rows, shape.positions];
+        let texts = MaskedTexts::new(model, method.told.embedding(), sizes, params.dtype, store);
+        Self { texts, method, shape, seed: config.train.seed }
+    }
+
+    /// Loads a batch with the masks of step number `step`.
+    ///
+    /// # Errors
+    /// If a text is too long or has a token beyond the vocabulary.
+    pub fn load(&self, store: &mut Store, batch: &Batch, step: u32) -> Result<()> {
+        let Method { schedule, .. } = self.method;
+        let masker = Masker { schedule, masking: Masking::Bernoulli, seed: self.seed };
+        let masked = masker.batch(&Text::of(batch, true), self.shape, step);
+        self.load_texts(store, &masked.seen, &masked.targets, |row| {
+            masked.weights[row * self.shape.positions..][..self.shape.positions]
+                .iter()
+                .fold(0.0, |a, &b| f64::max(a, b))
+        })
+    }
+
+    /// Loads texts with masks, and the weight of every row's predictions.
+    fn load_texts(&self, store: &mut Store, seen: &Seen, targets: &[i32], weight: impl Fn(usize) -> f64) -> Result<()> {
+        let n = self.shape.positions;
+        let mut texts =
+            vec![MaskedText { ids: Vec::new(), targets: Vec::new(), weight: 0.0, tau: 0.0 }; self.shape.rows];
+        for (row, (text, &length)) in texts.iter_mut().zip(&seen.lengths).enumerate() {
+            let own = row * n..row * n + length as usize;
+            let tau = self.method.told.tau(seen.times[row]).unwrap_or_default();
+            *text = MaskedText {
+                ids: seen.tokens[own.clone()].to_vec(),
+                targets: targets[own].to_vec(),
+                weight: weight(row),
+                tau,
+            };
+        }
+        self.texts.load(store, &texts)
+    }
+
+    /// The head of the method.
+    fn head(&self) -> LmHead {
+        match self.method.cost {
+            Cost::LogP => LmHead::CrossEntropy,
+            Cost::ScoreEntropy => LmHead::ScoreEntropy,
+        }
+    }
+
+    /// Records the training loss: an estimate of the bound in nats per token.
+    pub(super) fn loss(&self, model: &ModelConfig, params: &Params, store: &mut Store) -> Result<Loss> {
+        let mut denoiser = Denoiser::record(model, params, &self.texts, store)?;
+        let Costs { loss, nll, .. } = denoiser.costs(self.head())?;
+        let Denoiser { graph, weights, .. } = denoiser;
+        Ok(Loss { graph, z: None, loss, nll, weights })
+    }
+}
+
+/// A planned forward pass of the network, for costs.
+#[derive(Debug)]
+pub struct Reader {
+    inputs: Masked,
+    plan: Plan,
+    nll: Id,
+    lse: Id,
+}
+
+impl Reader {
+    /// Plans calls on `rows` texts.
+    ///
+    /// # Errors
+    /// If the device lacks the memory.
+    pub fn new(config: &Config, method: Method, rows: usize, params: &Params, store: &mut Store) -> Result<Self> {
+        let inputs = Masked::new(config, method, rows, params, store);
+        let mut denoiser = Denoiser::record(&config.model, params, &inputs.texts, store)?;
+        let Costs { nll, lse, .. } = denoiser.costs(inputs.head())?;
+        let plan = Plan::new(&denoiser.graph, store, &Request { keep: vec![nll, lse], ..Request::default() })?;
+        let (nll, lse) = (plan.value(nll), plan.value(lse));
+        Ok(Self { inputs, plan, nll, lse })
+    }
+
+    /// The network with its memory.
+    pub fn on<'a>(&'a self, store: &'a mut Store) -> impl Network + 'a {
+        Call { with: self, store }
+    }
+}
+
+/// A planned forward pass for the logits of one text.
+#[derive(Debug)]
+pub struct Foreteller {
+    inputs: Masked,
+    plan: Plan,
+    logits: Id,
+}
+
+impl Foreteller {
+    /// Plans calls on one text.
+    ///
+    /// # Errors
+    /// If the device lacks the memory.
+    pub fn new(config: &Config, method: Method, params: &Params, store: &mut Store) -> Result<Self> {
+        let inputs = Masked::new(config, method, 1, params, store);
+        let mut denoiser = Denoiser::record(&config.model, params, &inputs.texts, store)?;
+        let logits = denoiser.logits()?;
+        let plan = Plan::new(&denoiser.graph, store, &Request { keep: vec![logits], ..Request::default() })?;
+        let logits = plan.value(logits);
+        Ok(Self { inputs, plan, logits })
+    }
+
+    /// The network with its memory.
+    pub fn on<'a>(&'a self, store: &'a mut Store) -> impl Predictor + 'a {
+        Call { with: self, store }
+    }
+}
+
+/// A planned pass and its memory.
+struct Call<'a, W> {
+    with: &'a W,
+    store: &'a mut Store,
+}
+
+impl Network for Call<'_, Reader> {
+    fn shape(&self) -> Shape {
+        self.with.inputs.shape
+    }
+
+    fn costs(&mut self, seen: &Seen, asked: &[(usize, i32)]) -> Result<Vec<TokenCost>> {
+        let Reader { inputs, plan, nll, lse } = self.with;
+        let mut targets = vec![-1; seen.tokens.len()];
+        asked.iter().for_each(|&(at, token)| targets[at] = token);
+        inputs.load_texts(self.store, seen, &targets, |_| 1.0)?;
+        plan.run_all(self.store);
+        let (nll, lse) = (self.store.get(*nll).read_f64()?, self.store.get(*lse).read_f64()?);
+        let log_v = (inputs.shape.vocab as f64).ln();
+        Ok(asked.iter().map(|&(at, _)| TokenCost { nll: nll[at], log_z: lse[at] - log_v }).collect())
+    }
+}
+
+impl Predictor for Call<'_, Foreteller> {
+    fn shape(&self) -> Shape {
+        self.with.inputs.shape
+    }
+
+    fn logits(&mut self, seen: &Seen, at: &[usize]) -> Result<Vec<f64>> {
+        let Foreteller { inputs, plan, logits } = self.with;
+        inputs.load_texts(self.store, seen, &vec![-1; seen.tokens.len()], |_| 0.0)?;
+        plan.run_all(self.store);
+        let logits = self.store.get(*logits).read_f64()?;
+        let v = inputs.shape.vocab;
+        Ok(at.iter().flat_map(|&at| logits[at * v..][..v].iter().copied()).collect())
+    }
+}
