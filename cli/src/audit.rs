@@ -6,12 +6,14 @@ use super::eval;
 use super::output::{check_place, command, print, warn};
 use super::place::Place;
 use super::progress::behind_bar;
-use engine::{Device, Result};
-use lab::audit::{self, Audit, audit};
+use engine::{Device, Error, Result};
+use lab::audit::{self, Audit, audit, masked};
+use lab::eval::Text;
 use lab::ledger::{Ledger, Named, Options, check_same_text};
 use ltm::checkpoint::write_atomic;
 use ltm::config::Work;
 use ltm::data::Source;
+use ltm::evaluate::Protocol;
 use ltm::json;
 use ltm::run::{Loaded, Run};
 use std::path::{Path, PathBuf};
@@ -24,6 +26,9 @@ use std::sync::Arc;
 /// layers and latents carry the KL. It also fits the same decoder's posteriors at the reference's rates, from its initial
 /// log-variance, and compares the two bounds. The exact probability of the embedded corpus's stories is known, so for a
 /// run trained on them the audit also tests the bounds.
+///
+/// For a run of masked diffusion it says of every protocol whether its number is a bound and why, and compares the estimate by draws
+/// with the enumeration of all masks on texts of eight tokens.
 ///
 /// The ledger shows what the tokens cost by what they tell: on stories of the embedded corpus new facts, repeated facts
 /// and the rest, beside the least possible cost and that of the best reader without memory; on any text the first, second
@@ -85,6 +90,9 @@ fn examine(args: &Args, run: &Run, against: &[Run], device: &Device) -> Result<(
     eval::note_training_text(run, &text, text.is_training_text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let draws = args.samples as usize;
+    if run.config.model.kind.method().is_some() {
+        return examine_masks(args, run, &mut model, &source, &text);
+    }
     let mut rows = Vec::new();
     if run.config.model.kind.infers() {
         let options = audit::Options { steps, draws, sequences: args.limit };
@@ -114,6 +122,25 @@ fn examine(args: &Args, run: &Run, against: &[Run], device: &Device) -> Result<(
     if !audit.in_words().is_empty() {
         print(format_args!("\nIn words\n{}", audit.in_words()))?;
     }
+    print(format_args!("\nof {text}, by {}", command()))
+}
+
+/// Masked diffusion has no latents and no cost per token, so there is no ledger.
+fn examine_masks(args: &Args, run: &Run, model: &mut Loaded, source: &Arc<dyn Source>, text: &Text) -> Result<()> {
+    if args.json.is_some() || !args.against.is_empty() {
+        let kind = run.config.model.kind;
+        return Err(Error::usage(format!(
+            "model.kind = {kind} has no ledger, so there is nothing for --json and --against"
+        )));
+    }
+    let protocols = Protocol::all(&run.config.model);
+    let options = lab::eval::Options { protocols, steps: 0, samples: args.samples as usize, limit: Some(args.limit) };
+    let rows = behind_bar("{bar} {percent}% of all draws  ETA {eta}", |show| {
+        lab::eval::evaluate(model, source, &options, show)
+    })?;
+    let toys = masked::toys(model, source)?;
+    print(masked::text(&rows, &toys))?;
+    print(lab::eval::text(&rows))?;
     print(format_args!("\nof {text}, by {}", command()))
 }
 

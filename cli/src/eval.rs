@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use lab::eval::{Figures, Head, Options, Row, Text, chosen, origin};
 use lab::suite;
 use lab::table::digits;
-use ltm::config::{ModelConfig, ModelKind, Work};
+use ltm::config::{ModelConfig, Work};
 use ltm::data::Source;
 use ltm::evaluate::Protocol;
 use ltm::json;
@@ -67,12 +67,12 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "suite")]
     results: Option<PathBuf>,
     /// Protocol; may be given several times
-    #[arg(long, value_name = "P", default_value = "all", conflicts_with = "GsmArgs", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll"])]
+    #[arg(long, value_name = "P", default_value = "all", conflicts_with = "GsmArgs", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll", "bound", "orders", "paper"])]
     protocol: Vec<String>,
     /// Fast steps per sequence [default: as in training]
     #[arg(long, value_name = "T", value_parser = whole::<usize>(0..))]
     pub(super) steps: Option<usize>,
-    /// Posterior draws per sequence, or generated texts per problem
+    /// Draws per sequence, of the posterior or of masks, or generated texts per problem
     #[arg(long, value_name = "S", default_value_t = 16, value_parser = whole::<usize>(0..=65_536))]
     pub(super) samples: usize,
     /// Score only the first N sequences or problems [default: all; 256 for the embedded corpus]; with --suite, the
@@ -99,7 +99,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
         return gsm8k::run(file, args, run, &mut model);
     }
     let mut model = run.load(device, Work::Evaluation)?;
-    let protocols = protocols(args, config.model.kind)?;
+    let protocols = protocols(args, &config.model)?;
     let (samples, limit) = (args.samples, args.limit);
     let options = Options { protocols, steps: args.steps.unwrap_or(config.fast.steps), samples, limit };
     if let Some(file) = &args.suite {
@@ -230,11 +230,11 @@ struct Json<'a> {
 }
 
 /// The protocols asked for.
-fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
+fn protocols(args: &Args, model: &ModelConfig) -> Result<Vec<Protocol>> {
     if args.protocol.iter().any(|name| name == "all") {
-        return Ok(Protocol::of(kind).to_vec());
+        return Ok(Protocol::all(model));
     }
-    args.protocol.iter().map(|name| Protocol::by_name(name, kind)).collect()
+    args.protocol.iter().map(|name| Protocol::by_name(name, model.kind)).collect()
 }
 
 /// Notes whether the run was trained on a text.

@@ -237,6 +237,7 @@ fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
     let cost = match kind {
         ModelKind::Oracle => format!("NLL given the facts {nats:.2}"),
         _ if kind.infers() => parts(),
+        _ if kind.method().is_some() => format!("bound {nats:.2}"),
         _ => format!("NLL {nats:.2}"),
     };
     let exact =

@@ -19,8 +19,8 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// ltm infers latents for each text; two baselines do not: ar-latent learns constant ones, ar has none; oracle is
-    /// told the facts of the embedded corpus's stories; same as --set model.kind=
-    #[arg(long, value_name = "ltm|ar-latent|ar|oracle")]
+    /// told the facts of the embedded corpus's stories; mdlm, sedd and md4 are masked diffusion; same as --set model.kind=
+    #[arg(long, value_name = "ltm|ar-latent|ar|oracle|mdlm|sedd|md4")]
     pub model: Option<String>,
     #[command(flatten)]
     pub usual: Usual,

@@ -9,6 +9,7 @@
 //! reference fits them.
 
 mod layout;
+pub mod masked;
 mod reference;
 mod words;
 

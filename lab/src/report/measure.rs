@@ -114,9 +114,9 @@ fn judge(
     progress: impl FnMut(u64, u64),
 ) -> Result<(Vec<Row>, Vec<audit::Row>)> {
     let config = model.config.clone();
-    let protocols = Protocol::of(config.model.kind);
+    let protocols = Protocol::all(&config.model);
     if !config.model.kind.infers() {
-        let (protocols, limit) = (protocols.to_vec(), Some(limit));
+        let limit = Some(limit);
         let options = eval::Options { protocols, steps: config.fast.steps, samples: DRAWS, limit };
         return Ok((eval::evaluate(model, source, &options, progress)?, Vec::new()));
     }
@@ -126,8 +126,8 @@ fn judge(
     let wanted = audit::Options { steps, draws: DRAWS, sequences: limit };
     let rows = audit::audit(model, source, &wanted, progress)?;
     let at = audit::as_trained(&rows, &config);
-    let scores = protocols.iter().zip([&at.elbo, &at.iwae, &at.prefix, &at.fixed]);
-    let results = scores.map(|(&protocol, scores)| Row::of(protocol, &scores.0)).collect();
+    let scores = protocols.into_iter().zip([&at.elbo, &at.iwae, &at.prefix, &at.fixed]);
+    let results = scores.map(|(protocol, scores)| Row::of(protocol, &scores.0)).collect();
     Ok((results, rows))
 }
 

@@ -164,6 +164,8 @@ fn audits(entries: &[Entry]) -> Markup {
                     ul { @for text in paragraphs(entry).iter().flatten().filter(|text| !is_shared(text)) { li { (prose(text)) } } }
                 } @else if entry.infers() {
                     p.note { "Not evaluated." }
+                } @else if entry.run.config.model.kind.method().is_some() {
+                    p.note { "This model fills in masks: `ltm audit` says which of its numbers are bounds." }
                 } @else {
                     p.note { "This model infers no latents: its NLL is exact, so there is nothing to audit." }
                 }

@@ -81,8 +81,10 @@ impl Sweep {
             values(&self.seeds).into_iter().flat_map(|s| values(&self.tokens).into_iter().map(move |t| (t, s)));
         for (tokens, seed) in by_seed {
             for &size in &sizes {
-                let kinds = [ModelKind::Ltm, ModelKind::ArLatent, ModelKind::Ar];
-                for kind in kinds.into_iter().filter(|&kind| kind.infers() || self.baseline) {
+                let baselines = [ModelKind::ArLatent, ModelKind::Ar].into_iter().filter(|_| self.baseline);
+                let diffusion =
+                    [ModelKind::Mdlm, ModelKind::Sedd, ModelKind::Md4].into_iter().filter(|_| self.diffusion);
+                for kind in std::iter::once(ModelKind::Ltm).chain(baselines).chain(diffusion) {
                     // A baseline varies only in what it uses.
                     let axis = |of: &[u64], is_used: bool| if is_used { values(of) } else { vec![None] };
                     let (latents, steps) =

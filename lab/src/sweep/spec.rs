@@ -31,6 +31,8 @@ pub struct Sweep {
     pub seeds: Vec<u64>,
     /// Whether to train also the baselines of the same size: `ar-latent` for every K, and `ar`.
     pub baseline: bool,
+    /// Whether to train also models of masked diffusion of the same size: `mdlm`, `sedd` and `md4`.
+    pub diffusion: bool,
     /// Validation sequences per point, if not 64.
     pub sequences: Option<NonZeroU64>,
     /// Draws per sequence, if not 16.
@@ -64,7 +66,8 @@ impl<'de> Deserialize<'de> for Settings {
         for (key, value) in &settings.values {
             if key == "model.kind" {
                 return Err(D::Error::custom(
-                    "a sweep varies models that infer latents; baseline = true adds the baselines ar-latent and ar",
+                    "a sweep varies models that infer latents; baseline = true adds the baselines ar-latent and ar, \
+                     diffusion = true adds mdlm, sedd and md4",
                 ));
             }
             Config::default().set_value(key, value).map_err(D::Error::custom)?;

@@ -55,8 +55,8 @@ table! {
     /// Sizes of the decoder p(x | z).
     model ("model"): ModelConfig {
         /// The kind of decoder: ltm reads latents inferred for each text, ar-latent learned ones that are the same for every
-        /// text, ar has none and no cross-attention; oracle reads a code of the facts of a story of the embedded corpus; gpt2
-        /// has GPT-2's layers.
+        /// text, ar has none and no cross-attention; oracle reads a code of the facts of a story of the embedded corpus; mdlm,
+        /// sedd and md4 are masked diffusion, which predicts masked tokens from both sides; gpt2 has GPT-2's layers.
         kind: ModelKind = ModelKind::Ltm;
         /// Layers L.
         layers: usize = 3, Within(1.0, 1024.0);

@@ -1,4 +1,5 @@
-use crate::config::ModelKind;
+use crate::config::{ModelConfig, ModelKind};
+use crate::diffusion::MOST_ORDERED;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,12 @@ impl Protocol {
             ModelKind::Sedd | ModelKind::Md4 => &[Self::Bound, Self::Prefix, Self::Paper],
             ModelKind::ArLatent | ModelKind::Ar | ModelKind::Gpt2 => &[Self::Nll, Self::Prefix],
         }
+    }
+
+    /// The protocols for a model. Random orders of long texts take too many calls.
+    pub fn all(model: &ModelConfig) -> Vec<Self> {
+        let is_quick = |protocol: &Self| *protocol != Self::Orders || model.seq <= MOST_ORDERED;
+        Self::of(model.kind).iter().copied().filter(is_quick).collect()
     }
 
     /// Its name on the command line and in files.
