@@ -68,3 +68,97 @@ impl Judge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ModelKind;
+    use crate::data::Source;
+    use crate::diffusion::Exact;
+    use crate::evaluate::{Evaluator, SequenceScore};
+    use crate::run::stories;
+    use crate::train::Trainer;
+    use engine::Device;
+    use std::sync::Arc;
+
+    const KINDS: [ModelKind; 3] = [ModelKind::Mdlm, ModelKind::Sedd, ModelKind::Md4];
+
+    fn config(kind: ModelKind, batch: usize) -> Config {
+        let mut config = Config::preset("demo").unwrap();
+        let sizes =
+            format!("model.kind={kind} model.dim=16 model.heads=2 train.batch={batch} train.steps=12 slow.warmup=2");
+        config.set_all(&sizes).unwrap();
+        config.resolved().unwrap()
+    }
+
+    /// A model after some steps on stories, and the losses of these in nats per token.
+    fn trained(kind: ModelKind, steps: u64) -> (Trainer, Vec<f64>) {
+        let mut trainer = Trainer::new(config(kind, 4), &Device::CPU).unwrap();
+        let source = stories(&trainer.config, 1, 4 * steps).unwrap();
+        let mut batch = Batch::new(4, trainer.config.model.seq);
+        let step = |step: u64| {
+            batch.fill(&*source, (4 * step..).map(Some)).unwrap();
+            let report = trainer.train(&batch).unwrap();
+            report.nll / report.tokens as f64
+        };
+        let losses = (0..steps).map(step).collect();
+        (trainer, losses)
+    }
+
+    fn scores(trainer: &mut Trainer, batch: usize, protocol: Protocol, source: &Arc<dyn Source>) -> Vec<SequenceScore> {
+        let config = config(trainer.config.model.kind, batch);
+        let mut evaluator = Evaluator::new(&config, protocol, 0, 4, &trainer.params, &mut trainer.store).unwrap();
+        evaluator.pay_for(Some(&Lengths::of(&**source, config.model.seq).unwrap()));
+        evaluator.score(&mut trainer.store, source, None, |_| ()).unwrap()
+    }
+
+    #[test]
+    fn every_method_learns_and_is_scored_the_same_in_any_batch() {
+        for kind in KINDS {
+            let (mut trainer, losses) = trained(kind, 12);
+            let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+            assert!(mean(&losses[8..]) < 0.9 * mean(&losses[..4]), "{kind}: {losses:?}");
+            let source = stories(&trainer.config, 2, 3).unwrap();
+            let protocols = Protocol::of(kind).iter().filter(|&&protocol| protocol != Protocol::Orders);
+            for &protocol in protocols {
+                let [alone, together] = [1, 3].map(|batch| scores(&mut trainer, batch, protocol, &source));
+                assert_eq!(format!("{alone:?}"), format!("{together:?}"), "{kind} {}", protocol.name());
+                assert!(alone.iter().all(|score| score.nats == score.nll + score.kl && score.noise > 0.0));
+                // What a length costs depends on the text alone.
+                assert!(alone.iter().all(|score| score.kl > 0.0), "{kind} {}", protocol.name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_does_not_get_its_length_for_nothing() {
+        let (mut trainer, _) = trained(ModelKind::Mdlm, 1);
+        let source = stories(&trainer.config, 2, 1).unwrap();
+        let config = config(ModelKind::Mdlm, 1);
+        let evaluator = Evaluator::new(&config, Protocol::Bound, 0, 2, &trainer.params, &mut trainer.store).unwrap();
+        let error = evaluator.score(&mut trainer.store, &source, None, |_| ()).unwrap_err().to_string();
+        assert_eq!(error, "the lengths of the training documents are not known, so no document has a bound");
+        let error = Evaluator::new(&config, Protocol::Bound, 0, 3, &trainer.params, &mut trainer.store).unwrap_err();
+        assert!(error.to_string().contains("needs an even number"), "{error}");
+    }
+
+    /// With the trained network: the bound by draws equals the enumeration of all masks, and random orders lie below it.
+    #[test]
+    fn draws_agree_with_enumeration() {
+        let (mut trainer, _) = trained(ModelKind::Mdlm, 12);
+        let source = stories(&trainer.config, 2, 1).unwrap();
+        let mut batch = Batch::new(1, trainer.config.model.seq);
+        batch.fill(&*source, [Some(0)]).unwrap();
+        let mut text = Text::of(&batch, true).remove(0);
+        text.tokens.truncate(7);
+        let method = ModelKind::Mdlm.method().unwrap();
+        let (config, Trainer { params, store, .. }) = (config(ModelKind::Mdlm, 8), &mut trainer);
+        let reader = Reader::new(&config, method, 8, params, store).unwrap();
+        let network = &mut reader.on(store);
+        let exact = Exact::of(network, &text).unwrap();
+        let estimator = Estimator::new(method.schedule, 3, 8, 12).unwrap();
+        let value = estimator.elbo(network, std::slice::from_ref(&text)).unwrap()[0].value(method.cost);
+        assert!((value.nats - exact.nelbo).abs() < 4.0 * value.noise.sqrt(), "{value:?} {exact:?}");
+        assert!(value.noise.sqrt() < 0.1 * exact.nelbo && exact.nll < exact.nelbo, "{value:?} {exact:?}");
+    }
+}

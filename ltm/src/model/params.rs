@@ -36,9 +36,9 @@ impl Param {
         self.spec.shape.rank() == 2
     }
 
-    /// Whether it is a matrix of a layer, not an embedding or learned latents.
+    /// Whether it is a matrix of a layer, not an embedding, learned latents, or the map from the time to a layer's modulation.
     pub fn is_hidden(&self) -> bool {
-        self.is_matrix() && self.name.starts_with("layers.")
+        self.is_matrix() && self.name.starts_with("layers.") && !self.name.ends_with(".modulation.weight")
     }
 
     /// Whether weight decay applies: to matrices, except learned latents, which stand for draws from N(0, I) and would
