@@ -142,7 +142,7 @@ fn a_loss_of_the_batch_plus_a_penalty_of_the_step() {
     let (targets, _) = leaf(&mut g, "targets", Phase::Batch, Buffer::from_slice(&[1, 3], &[0, 4, 2]));
     let (scale, _) = leaf(&mut g, "scale", Phase::Update, Buffer::from_slice(&[1], &[0.5]));
     let (z, z_id) = leaf(&mut g, "z", Phase::Step, normal(&[1], 3));
-    let loss = g.apply(LmHead, &[hidden, table, targets, scale]).unwrap();
+    let loss = g.apply(LmHead::CrossEntropy, &[hidden, table, targets, scale]).unwrap();
     let root = g.apply(Elementwise::Add, &[loss, z]).unwrap();
     let wants = vec![hidden, table, z];
     let checked = check_graph(&g, &mut store, root, &wants, &Options::default());

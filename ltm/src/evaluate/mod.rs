@@ -119,6 +119,7 @@ pub struct Evaluator {
 
 /// How the tokens are predicted.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "an evaluator lives as long as an evaluation, and there are few")]
 enum Way {
     /// One after the other.
     Next {
