@@ -1,6 +1,6 @@
 //! Texts under a model, token by token.
 
-use engine::Result;
+use engine::{Error, Result};
 use ltm::config::Work;
 use ltm::data::{Batch, Source};
 use ltm::evaluate::{Draws, Evaluator, Protocol, SequenceScore};
@@ -46,9 +46,13 @@ impl<'a> Reader<'a> {
     /// The same by a protocol for such a model.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), and a model of masked diffusion.
     pub fn by(protocol: Protocol, model: &'a mut Loaded, steps: usize, draws: usize) -> Result<Self> {
         let mut config = model.config.clone();
+        let kind = config.model.kind;
+        if kind.method().is_some() {
+            return Err(Error::usage(format!("model.kind = {kind} fills in masks, so no token has a cost of its own")));
+        }
         config.fast.steps = steps;
         config.resolved()?;
         let mut evaluator = Evaluator::new(&config, protocol, steps, draws, &model.params, &mut model.store)?;

@@ -106,7 +106,8 @@ impl Trainer {
     pub fn fit(&mut self, batch: &Batch, after: impl FnMut(usize, &Store)) -> Result<()> {
         let step = self.step + 1;
         if let Some(masked) = &self.masked {
-            return masked.load(&mut self.store, batch, step as u32);
+            let update = (step - 1) * self.config.slow.updates as u64;
+            return masked.load(&mut self.store, batch, update as u32);
         }
         self.inputs.load(&mut self.store, &self.config.model, batch)?;
         let rate = self.fast_rate(step);
@@ -144,6 +145,11 @@ impl Trainer {
                 && let Some(draw) = &self.draw
             {
                 draw.run(store, number as u32)?;
+            }
+            if update > 0
+                && let Some(masked) = &self.masked
+            {
+                masked.load(store, batch, number as u32)?;
             }
             self.slow.gradient(store);
             let nll = match &self.masked {

@@ -71,6 +71,10 @@ impl Measured {
                     measured.notes.push(format!("{}: {text}", run.path.display()));
                 }
                 measured.text = Some(text);
+                if model.config.model.kind.method().is_some() {
+                    // Tokens behind masks have no cost of their own.
+                    return Ok(());
+                }
                 let steps = model.config.fast.steps;
                 let wanted = ledger::Options {
                     steps,

@@ -30,14 +30,14 @@ impl Masked {
         Self { texts, method, shape, seed: config.train.seed }
     }
 
-    /// Loads a batch with the masks of step number `step`.
+    /// Loads a batch with the masks of update number `update`.
     ///
     /// # Errors
     /// If a text is too long or has a token beyond the vocabulary.
-    pub fn load(&self, store: &mut Store, batch: &Batch, step: u32) -> Result<()> {
+    pub fn load(&self, store: &mut Store, batch: &Batch, update: u32) -> Result<()> {
         let Method { schedule, .. } = self.method;
         let masker = Masker { schedule, masking: Masking::Bernoulli, seed: self.seed };
-        let masked = masker.batch(&Text::of(batch, true), self.shape, step);
+        let masked = masker.batch(&Text::of(batch, true), self.shape, update);
         self.load_texts(store, &masked.seen, &masked.targets, |row| {
             masked.weights[row * self.shape.positions..][..self.shape.positions]
                 .iter()
