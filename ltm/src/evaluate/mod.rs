@@ -127,8 +127,8 @@ enum Way {
         /// The target of the fit: the inputs themselves, or first halves.
         seen: Inputs,
         /// Without inference there is nothing to fit.
-        fast: Option<Fast>,
-        score: Score,
+        fast: Option<Box<Fast>>,
+        score: Box<Score>,
     },
     /// Behind masks.
     Masked(Judge),
@@ -173,9 +173,9 @@ impl Evaluator {
         let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = || Fast::new(model, &fast_config, params, &seen, store, &options);
-        let fast = model.kind.infers().then(fast).transpose()?;
+        let fast = model.kind.infers().then(fast).transpose()?.map(Box::new);
         let latents = fast.as_ref().map(|fast| &fast.latents);
-        let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?;
+        let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?.into();
         Ok(Way::Next { inputs, seen, fast, score })
     }
 
@@ -189,7 +189,7 @@ impl Evaluator {
 
     fn fast(&self) -> Option<&Fast> {
         match &self.way {
-            Way::Next { fast, .. } => fast.as_ref(),
+            Way::Next { fast, .. } => fast.as_deref(),
             Way::Masked(_) => None,
         }
     }
