@@ -2,6 +2,7 @@ use super::Text;
 use crate::data::Source;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 /// Samples of the training text that [`Lengths`] are counted in.
 pub const COUNTED: u64 = 10_000;
@@ -51,13 +52,14 @@ impl Lengths {
         Ok(q[text.given..].iter().sum::<f64>().ln() - q[length - 1].ln())
     }
 
-    /// The length that a uniform number in [0, 1) draws from q.
-    pub fn draw(&self, uniform: f64) -> usize {
-        let mut left = uniform;
-        let drawn = self.probabilities().iter().position(|q| {
+    /// The length that a uniform number in [0, 1) draws from q, given that it is one `among` the lengths 1..=N.
+    pub fn draw(&self, uniform: f64, among: RangeInclusive<usize>) -> usize {
+        let q = &self.probabilities()[among.start() - 1..*among.end()];
+        let mut left = uniform * q.iter().sum::<f64>();
+        let drawn = q.iter().position(|q| {
             left -= q;
             left < 0.0
         });
-        drawn.map_or(self.counts.len(), |at| at + 1)
+        drawn.map_or(*among.end(), |at| among.start() + at)
     }
 }

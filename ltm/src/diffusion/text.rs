@@ -1,3 +1,4 @@
+use crate::data::sources::IGNORED;
 use crate::data::{Batch, SampleInfo};
 use std::ops::Range;
 
@@ -16,16 +17,17 @@ pub struct Text {
 }
 
 impl Text {
-    /// The texts of a batch: for every row with a target, its targets, after its first input if that is the `context`.
+    /// The texts of a batch: for every row with a target, its targets, after its first input if that is the `context`. The
+    /// inputs before the first target that is scored are given.
     pub fn of(batch: &Batch, context: bool) -> Vec<Self> {
         let n = batch.targets.len() / batch.samples.len();
         let rows = batch.tokens.chunks(n).zip(batch.targets.chunks(n)).zip(&batch.samples);
         let rows = rows.filter(|(_, sample)| sample.scored > 0);
         let texts = rows.map(|((tokens, targets), &sample)| {
             let context = usize::from(context);
-            // Scored targets come first.
-            let tokens = [&tokens[..context], &targets[..sample.scored as usize]].concat();
-            Self { sample, tokens, context, given: 0 }
+            let given = targets.iter().take_while(|&&target| target == IGNORED).count();
+            let scored = &targets[given..][..sample.scored as usize];
+            Self { sample, tokens: [&tokens[..context], &tokens[1..=given], scored].concat(), context, given }
         });
         texts.collect()
     }

@@ -51,6 +51,11 @@ fn texts_of_a_batch_end_before_their_padding() {
     assert_eq!(texts.iter().map(Text::maskable).collect::<Vec<_>>(), [1..5, 1..4, 1..3]);
     assert_eq!(texts.iter().map(|text| text.sample.id).collect::<Vec<_>>(), [0, 2, 1]);
     assert_eq!(Text::of(&batch, false)[2], Text { tokens: vec![4, 257], context: 0, ..texts[2].clone() });
+    // What stands before the first scored target is given.
+    batch.targets[..2].fill(-1);
+    batch.samples[0].scored = 2;
+    let prompted = &Text::of(&batch, true)[0];
+    assert_eq!((&prompted.tokens, prompted.maskable()), (&texts[0].tokens, 3..5));
     let half = Text { sample: SampleInfo { nats: Some(3.0), ..texts[1].sample }, ..texts[1].clone() }.later_half();
     let SampleInfo { scored, bytes, nats, .. } = half.sample;
     assert_eq!((half.maskable(), scored, bytes, nats), (2..4, 2, 1, None));
@@ -66,9 +71,12 @@ fn texts_of_a_batch_end_before_their_padding() {
     let error = lengths.cost(&text(3, &[0; 7], 1)).unwrap_err().to_string();
     assert_eq!(error, "sample 3 has 6 tokens, the longest length known is 5");
     let mut drawn = [0; 5];
-    (0..8000).for_each(|i| drawn[lengths.draw(f64::from(i) / 8000.0) - 1] += 1);
+    (0..8000).for_each(|i| drawn[lengths.draw(f64::from(i) / 8000.0, 1..=5) - 1] += 1);
     assert_eq!(drawn, [1000, 2000, 2000, 2000, 1000]);
-    assert_eq!(lengths.draw(1.0), 5);
+    assert_eq!(lengths.draw(1.0, 1..=5), 5);
+    let mut drawn = [0; 5];
+    (0..2000).for_each(|i| drawn[lengths.draw(f64::from(i) / 2000.0, 2..=3) - 1] += 1);
+    assert_eq!(drawn, [0, 1000, 1000, 0, 0]);
     let kept = serde_json::to_string(&lengths).unwrap();
     assert_eq!(serde_json::from_str::<Lengths>(&kept).unwrap(), lengths);
 }
