@@ -37,7 +37,7 @@ fn adapted(command: Command) -> Command {
     let name = command.get_name().to_owned();
     let adapt = |arg: Arg| {
         let takes_one = arg.get_action().takes_values() && arg.get_num_args().is_none_or(|n| n.max_values() == 1);
-        let is_text = ["prompt", "stop"].contains(&arg.get_id().as_str());
+        let is_text = ["prompt", "stop", "suffix"].contains(&arg.get_id().as_str());
         let idle: &[&str] = match arg.get_id().as_str() {
             "device" => NO_DEVICE,
             "threads" => NO_THREADS,

@@ -4,11 +4,13 @@ use super::checkpoint::Checkpoint;
 use super::command_line::{real, whole};
 use super::output::{note, print, show, warn};
 use super::place::Place;
+use super::progress::bar;
 use engine::{Error, Result, file};
-use lab::table::number;
+use lab::table::{number, visible};
 use ltm::config::Work;
-use ltm::generate;
-use std::io::{self, Read};
+use ltm::generate::{self, Shown, Writer};
+use ltm::run::Loaded;
+use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -16,6 +18,10 @@ use std::time::Instant;
 ///
 /// With --prompt the latents are inferred from the prompt and then fixed while the text continues. With --unconditional
 /// they are drawn from the prior. Tokens are printed as they are drawn. The same seed gives the same text.
+///
+/// Models of masked diffusion (mdlm, sedd, md4) fill a gap instead: behind --prompt, before --suffix, between both, or
+/// without either. A terminal shows how it fills in. A model of documents draws the length of the document from those it
+/// was trained on, if --tokens is not given.
 ///
 /// If the prompt comes from a file or from standard input, a final line break is ignored.
 #[derive(clap::Args)]
@@ -34,6 +40,10 @@ pub struct Args {
     /// Generate without a prompt
     #[arg(long, group = "from")]
     unconditional: bool,
+    /// Text after the gap that masked diffusion fills; the end of the document, if the model is one of documents. An end
+    /// token or --stop leaves out the rest of the gap
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    suffix: Option<String>,
     #[command(flatten)]
     writing: Writing,
 }
@@ -61,8 +71,8 @@ impl Args {
 /// Sampling options.
 #[derive(clap::Args)]
 pub struct Writing {
-    /// Most tokens to draw; fewer if the document ends [default: as many as fit after the prompt into the positions of
-    /// training, but at least a quarter of these]
+    /// Most tokens to draw; fewer if the document ends. Of masked diffusion, the length of the gap [default: as many as fit
+    /// beside the prompt into the positions of training, but at least a quarter of these]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(0..))]
     pub tokens: Option<usize>,
     /// Temperature that divides the logits; 0 always takes the most likely token
@@ -90,7 +100,9 @@ pub struct Writing {
     /// Number of texts
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32>(1..=65_535))]
     pub samples: u32,
-    /// Fast steps of inference [default: as in training]
+    /// Latent models: fast steps of inference [default: as in training]. Masked diffusion: steps that reveal tokens, each at
+    /// most one call of the network; 0, the default, reveals one token at a time in random order, the distribution whose
+    /// bound `ltm eval` prints
     #[arg(long, value_name = "T", value_parser = whole::<usize>(0..))]
     pub steps: Option<usize>,
     /// Infer the latents again from all text so far every R tokens; 0 never
@@ -103,7 +115,19 @@ impl Writing {
     pub fn options(&self) -> generate::Writing {
         let Self { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, steps, refit, .. } = *self;
         let stop = self.stop.clone();
-        generate::Writing { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, steps, refit }
+        generate::Writing {
+            tokens,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            seed,
+            stop,
+            steps,
+            refit,
+            suffix: None,
+        }
     }
 }
 
@@ -114,7 +138,8 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     place.inside(run.config.train.threads, || {
         let (mut model, mut writer) = place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
-            let writer = lab::text::writer(&mut model, args.writing.options(), args.writing.samples.into())?;
+            let writing = generate::Writing { suffix: args.suffix.clone(), ..args.writing.options() };
+            let writer = lab::text::writer(&mut model, writing, args.writing.samples.into())?;
             Ok((model, writer))
         })?;
         warn(&model.warnings);
@@ -135,12 +160,43 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             if args.writing.samples > 1 {
                 print(format_args!("{}--- {} ---", if sample > 0 { "\n" } else { "" }, sample + 1))?;
             }
-            show(prompt.unwrap_or_default())?;
-            tokens += writer.text(&mut model.store, prompt, sample, &mut show)?;
-            print("")?;
+            tokens += text(&mut writer, &mut model, prompt, args.suffix.as_deref(), sample)?;
         }
         let seconds = started.elapsed().as_secs_f64();
         note(format_args!("{tokens} tokens in {seconds:.1} s, {} tokens/s", number(tokens as f64 / seconds)));
         Ok(())
     })
+}
+
+/// Prints a text between its prompt and its suffix; a terminal first shows how masked diffusion fills it in. Returns the
+/// number of tokens.
+fn text(
+    writer: &mut Writer,
+    model: &mut Loaded,
+    prompt: Option<&str>,
+    suffix: Option<&str>,
+    sample: u32,
+) -> Result<usize> {
+    let (before, after) = (prompt.unwrap_or_default(), suffix.unwrap_or_default());
+    let fills = model.config.model.kind.method().is_some() && io::stdout().is_terminal();
+    let draft = fills.then(|| bar(0, "{msg}"));
+    if draft.is_none() {
+        show(before)?;
+    }
+    let tokens = writer.text(&mut model.store, prompt, sample, &mut |shown| match (shown, &draft) {
+        (Shown::Draft(text), Some(draft)) => {
+            draft.set_message(visible(&format!("{before}{text}{after}")));
+            Ok(())
+        }
+        (Shown::Draft(_), None) => Ok(()),
+        (Shown::Piece(piece), Some(draft)) if !draft.is_finished() => {
+            draft.finish_and_clear();
+            show(before)?;
+            show(piece)
+        }
+        (Shown::Piece(piece), _) => show(piece),
+    })?;
+    show(after)?;
+    print("")?;
+    Ok(tokens)
 }

@@ -53,8 +53,9 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             warn(&model.warnings);
             let prompts = args.prompts.clone();
             let mut writing = args.writing.options();
-            // Not as many as fit, because only texts of the same length are comparable.
-            writing.tokens = writing.tokens.or(Some(TOKENS));
+            // Not as many as fit, because only texts of the same length are comparable. Masked diffusion does not begin a
+            // document without knowing its length, and draws that.
+            writing.tokens = writing.tokens.or(model.lengths.is_none().then_some(TOKENS));
             let options = Options { prompts, samples: args.writing.samples, writing };
             let written = behind_bar("{bar} {pos}/{len} texts  ETA {eta}", |show| {
                 write(&run, &mut model, options, &command(), args.texts.as_deref(), show)

@@ -3,6 +3,33 @@
 use super::*;
 
 #[test]
+fn masked_diffusion_fills_a_gap() {
+    let lab = Lab::new();
+    lab.train("run", &["model.kind=mdlm", "train.sample_every=6"]).succeeds().says("sample after step 6");
+    lab.write("prompts.txt", "green\n");
+    let args = ["generate", "run", "--prompt", "6 green", "--suffix", "- wall", "--tokens", "9", "--samples", "2"];
+    let said = lab.run(&args).succeeds();
+    assert_eq!(said.out, lab.run(&args).succeeds().out);
+    assert_eq!(
+        (said.out.matches("6 green").count(), said.out.matches("- wall\n").count()),
+        (2, 2),
+        "{}",
+        said.context()
+    );
+    assert_ne!(said.out, lab.run(&[&args[..], &["--steps", "2"]].concat()).succeeds().out);
+    lab.ltm("quality run --prompts prompts.txt --tokens 20").succeeds().says("generative perplexity");
+    let cases = [
+        (
+            "generate run --prompt a --suffix b --tokens 31",
+            "2 tokens and 31 more before a suffix of 1 | the model has 33",
+        ),
+        ("generate run --prompt a --steps 65537", "65537 steps | at most 65536"),
+        ("generate run --suffix a", "--prompt | --unconditional"),
+    ];
+    lab.refuses(2, &cases);
+}
+
+#[test]
 fn values_may_begin_with_a_dash() {
     let lab = Lab::trained();
     for (line, option) in [
@@ -30,6 +57,8 @@ fn values_may_begin_with_a_dash() {
         ("eval run --data --json", "a value is required for '--data <FILE|DIR>'"),
     ];
     lab.refuses(2, &cases);
+    lab.run(&["generate", "run", "--prompt", "a", "--suffix", "- item"])
+        .fails(2, &["model.kind = ltm only continues text"]);
     lab.run(&["generate", "run", "--prompt", "- item", "--tokens", "2"]).succeeds().says("- item");
 }
 

@@ -140,7 +140,9 @@ fn write(options: &Options, run: &Run, device: &Device) -> Result<Vec<String>> {
     let mut model = run.load(device, Work::Generation)?;
     // Without a prompt, as many tokens fit as there are positions.
     let room = if options.prompt.is_none() { model.config.model.positions() } else { None };
-    let writing = Writing { tokens: Some(options.tokens.min(room.unwrap_or(usize::MAX))), ..Writing::default() };
+    // Masked diffusion does not begin a document without knowing its length, and draws that.
+    let tokens = model.lengths.is_none().then_some(options.tokens.min(room.unwrap_or(usize::MAX)));
+    let writing = Writing { tokens, ..Writing::default() };
     let mut writer = writer(&mut model, writing, options.samples.into())?;
     (0..options.samples).map(|sample| writer.whole(&mut model.store, options.prompt.as_deref(), sample)).collect()
 }

@@ -50,8 +50,8 @@ pub fn writer(model: &mut Loaded, writing: Writing, texts: u64) -> Result<Writer
     if texts >= ROUNDS.into() {
         return Err(Error::usage(format!("{texts} texts are too many: must be less than {ROUNDS}")));
     }
-    let Loaded { config, params, store, .. } = model;
-    Writer::new(config, params, store, tokenizer(config.data.tokenizer), writing)
+    let Loaded { config, params, store, lengths, .. } = model;
+    Writer::new(config, params, store, tokenizer(config.data.tokenizer), lengths.as_ref(), writing)
 }
 
 /// The data that a resolved configuration names.

@@ -22,12 +22,6 @@ impl Config {
     /// # Errors
     /// A device error that names the settings.
     pub fn check_device(&self, device: &Device, work: Work) -> Result<()> {
-        if work == Work::Generation && self.model.kind.method().is_some() {
-            let kind = self.model.kind;
-            return Err(Error::usage(format!(
-                "model.kind = {kind} does not generate text yet: it can be trained and scored"
-            )));
-        }
         let Device::Cuda(gpu) = device else { return Ok(()) };
         let (m, name) = (&self.model, gpu.name());
         let (head_dim, dtype) = (m.head_dim(), self.train.precision.stored_on(device));
@@ -40,7 +34,7 @@ impl Config {
             )));
         }
         let most = kernels::longest_window(&**gpu, head_dim);
-        if work == Work::Generation && m.window > most {
+        if work == Work::Generation && m.kind.method().is_none() && m.window > most {
             return Err(Error::device(format!(
                 "model.window = {}, but generation on {name} supports at most {most} tokens",
                 m.window

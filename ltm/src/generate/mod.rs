@@ -1,6 +1,10 @@
 //! Generation: p(y|x) ≈ E_q(z|x)[p(y|x, z)]. z is inferred from the prompt, or drawn from the prior, and then fixed.
 //! Tokens are drawn one by one with a ring of the last keys and values, so memory does not grow with length.
+//!
+//! Masked diffusion replaces masks by tokens in a random order instead, in front of, between and behind given text.
 
+mod any_order;
+mod in_order;
 mod sample;
 mod stream;
 mod walk;
@@ -8,7 +12,7 @@ mod writer;
 
 pub use sample::Sampler;
 pub use walk::Walk;
-pub use writer::{ROUNDS, Writer, Writing};
+pub use writer::{GAP, ROUNDS, Shown, Writer, Writing};
 
 use crate::config::{Chunking, Config, FastConfig, Noise};
 use crate::data::Batch;

@@ -1,19 +1,21 @@
+use super::any_order::AnyOrder;
+use super::in_order::InOrder;
 use super::stream::TextStream;
-use super::{Sampler, Thinker, Walk, draw_prior, front};
-use crate::config::{Config, ModelConfig, ModelKind, Work};
-use crate::corpus::{Corpus, FACTS};
+use super::{Sampler, front};
+use crate::config::{Chunking, Config, Work};
 use crate::data::Tokenizer;
-use crate::model::{Params, oracle};
-use autograd::{Id, Store};
-use engine::{Error, Result, Spec};
+use crate::diffusion::Lengths;
+use crate::model::Params;
+use autograd::Store;
+use engine::{Error, Result};
 use serde::Serialize;
 use std::sync::Arc;
 
 /// Sampling options.
 #[derive(Clone, Debug, Serialize)]
 pub struct Writing {
-    /// Most tokens to draw; fewer if the document ends. By default as many as fit after the prompt into the positions
-    /// of training, but at least a quarter of these.
+    /// Most tokens to draw; fewer if the document ends. By default as many as fit beside the prompt into the positions
+    /// of training, but at least a quarter of these; masked diffusion on documents draws a length.
     pub tokens: Option<usize>,
     /// Divides the logits; 0 takes the most likely token.
     pub temperature: f64,
@@ -32,10 +34,14 @@ pub struct Writing {
     pub seed: u64,
     /// The text ends before the first of these.
     pub stop: Vec<String>,
-    /// Fast steps of inference, if not those of training.
+    /// Fast steps of inference, if not those of training. Of masked diffusion: the steps that reveal tokens; 0, the
+    /// default, for one position at a time.
     pub steps: Option<usize>,
     /// Number of tokens after which the latents are inferred again from all text so far; 0 for never.
     pub refit: usize,
+    /// Text after the gap that masked diffusion fills.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suffix: Option<String>,
 }
 
 impl Default for Writing {
@@ -51,48 +57,48 @@ impl Default for Writing {
             stop: Vec::new(),
             steps: None,
             refit: 0,
+            suffix: None,
         }
     }
 }
+
+/// What a writer shows of a text, without prompt and suffix.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown<'a> {
+    /// The next piece.
+    Piece(&'a str),
+    /// All of it so far, with [`GAP`] for every token that is still missing.
+    Draft(&'a str),
+}
+
+/// Stands for a missing token in a draft.
+pub const GAP: char = '_';
+
+/// How tokens are drawn.
+enum Way {
+    InOrder(Box<InOrder>),
+    AnyOrder(Box<AnyOrder>),
+}
+
+/// Gives the token after a text.
+type Next<'a> = Box<dyn FnMut(&[u16]) -> Result<u16> + 'a>;
 
 /// Generates texts with a model.
 pub struct Writer {
     config: Config,
     writing: Writing,
-    /// `None` for a model that infers no latents.
-    thinker: Option<Thinker>,
-    z: Option<Id>,
-    /// The source of an oracle's facts.
-    corpus: Option<Corpus>,
-    walk: Walk,
+    /// The tokens after the gap.
+    suffix: Vec<u16>,
+    way: Way,
     tokenizer: Arc<dyn Tokenizer>,
-}
-
-/// The corpus whose facts an oracle is told; `None` for other models.
-fn corpus_of(config: &Config) -> Result<Option<Corpus>> {
-    (config.model.kind == ModelKind::Oracle).then(|| Corpus::of(config)).transpose()
-}
-
-/// The values of the facts that an oracle is told: those that the prompt mentions first, the others at random.
-fn told(corpus: &Corpus, prompt: Option<&str>, seed: u64, sample: u32) -> [usize; FACTS.len()] {
-    let mut values = corpus.values_of(seed, sample);
-    for (fact, _, word) in corpus.mentions(prompt.unwrap_or_default().as_bytes()).into_iter().rev() {
-        values[fact] = FACTS[fact].1.split(' ').position(|value| value == word).unwrap_or(values[fact]);
-    }
-    values
-}
-
-/// A buffer for the latents of a model that takes some, when none are inferred.
-fn free_latents(model: &ModelConfig, params: &Params, store: &mut Store) -> Option<Id> {
-    let spec = Spec::new(params.dtype, &[1, model.latent_count(), model.dim]);
-    model.kind.takes_latents().then(|| store.alloc(spec))
 }
 
 /// Most texts, and most inferences per text: both share the 32 bits that key an inference's noise.
 pub const ROUNDS: u32 = 1 << 16;
 
 impl Writer {
-    /// Plans generation with a model whose weights are in `store` and which uses `tokenizer`.
+    /// Plans generation with a model whose weights are in `store` and which uses `tokenizer`. Masked diffusion on documents
+    /// draws their lengths from `lengths`.
     ///
     /// # Errors
     /// If options contradict each other, or the device lacks the memory.
@@ -101,11 +107,15 @@ impl Writer {
         params: &Params,
         store: &mut Store,
         tokenizer: Arc<dyn Tokenizer>,
+        lengths: Option<&Lengths>,
         writing: Writing,
     ) -> Result<Self> {
         let mut config = config.clone();
         config.train.seed = writing.seed;
-        config.fast.steps = writing.steps.unwrap_or(config.fast.steps);
+        let (kind, method) = (config.model.kind, config.model.kind.method());
+        if method.is_none() {
+            config.fast.steps = writing.steps.unwrap_or(config.fast.steps);
+        }
         let config = config.resolved()?;
         Sampler::new(&writing, 0)?;
         if writing.stop.iter().any(String::is_empty) {
@@ -119,17 +129,29 @@ impl Writer {
                 writing.refit
             )));
         }
-        let thinks = config.model.kind.infers();
-        let thinker = thinks.then(|| Thinker::new(&config, params, store)).transpose()?;
-        let z = thinker.as_ref().map(Thinker::z).or_else(|| free_latents(&config.model, params, store));
-        let walk = Walk::new(&config.model, params, z, store)?;
+        let mut suffix = Vec::new();
+        if let Some(text) = &writing.suffix {
+            if method.is_none() {
+                return Err(Error::usage(format!(
+                    "model.kind = {kind} only continues text: a suffix needs masked diffusion, which fills the gap before it"
+                )));
+            }
+            tokenizer.encode(text.as_bytes(), &mut suffix)?;
+            if config.data.chunking == Chunking::Documents {
+                suffix.push(tokenizer.end());
+            }
+        }
+        let way = match method {
+            Some(method) => Way::AnyOrder(AnyOrder::new(&config, method, &writing, lengths, params, store)?.into()),
+            None => Way::InOrder(InOrder::new(&config, kind.infers(), params, store)?.into()),
+        };
         config.check_room(store, Work::Generation)?;
-        let corpus = corpus_of(&config)?;
-        Ok(Self { config, writing, thinker, z, corpus, walk, tokenizer })
+        Ok(Self { config, writing, suffix, way, tokenizer })
     }
 
-    /// Plans unconditional texts of at most this many tokens, with the same results as [`new`](Self::new). Latents are
-    /// always drawn from the prior, so no memory is needed to infer them.
+    /// Plans unconditional texts of at most this many tokens, no more than in training, with the same results as
+    /// [`new`](Self::new) for models that write in order. Latents are always drawn from the prior, so no memory is needed to
+    /// infer them.
     ///
     /// # Errors
     /// If the device lacks the memory.
@@ -138,18 +160,27 @@ impl Writer {
         params: &Params,
         store: &mut Store,
         tokenizer: Arc<dyn Tokenizer>,
+        lengths: Option<&Lengths>,
         tokens: usize,
     ) -> Result<Self> {
-        let model = &config.model;
-        let z = free_latents(model, params, store);
-        let walk = Walk::new(model, params, z, store)?;
+        let (mut config, mut writing) = (config.clone(), Writing::default());
+        let way = match config.model.kind.method() {
+            Some(method) => {
+                // Its documents are as long as they want to be, and no longer than the network's positions.
+                config.model.seq = tokens;
+                Way::AnyOrder(AnyOrder::new(&config, method, &writing, lengths, params, store)?.into())
+            }
+            None => {
+                writing.tokens = Some(tokens);
+                Way::InOrder(InOrder::new(&config, false, params, store)?.into())
+            }
+        };
         config.check_room(store, Work::Generation)?;
-        let writing = Writing { tokens: Some(tokens), ..Writing::default() };
-        Ok(Self { config: config.clone(), writing, thinker: None, z, corpus: corpus_of(config)?, walk, tokenizer })
+        Ok(Self { config, writing, suffix: Vec::new(), way, tokenizer })
     }
 
     /// Generates text number `sample`, after `prompt` if there is one; `show` gets the text piece by piece, without the
-    /// prompt. Returns the number of tokens.
+    /// prompt and the suffix. Masked diffusion shows drafts before. Returns the number of tokens.
     ///
     /// # Errors
     /// If the prompt is empty or too long, or the weights are damaged, and the errors of `show`.
@@ -161,52 +192,47 @@ impl Writer {
         store: &mut Store,
         prompt: Option<&str>,
         sample: u32,
-        show: &mut dyn FnMut(&str) -> Result<()>,
+        show: &mut dyn FnMut(Shown<'_>) -> Result<()>,
     ) -> Result<usize> {
         assert!(sample < ROUNDS, "text {sample} has no noise of its own");
         let mut text = self.beginning(prompt)?;
-        let (begun, most) = (text.len(), self.most(text.len()));
+        let (begun, mut most) = (text.len(), self.most(text.len()));
         // Begin tokens are not part of the text.
         let front = front(&*self.tokenizer, self.config.data.chunking)?.len();
-        // Every inference of every text has separate noise.
-        let mut round = sample * ROUNDS;
-        match (&self.thinker, prompt, self.z, &self.corpus) {
-            (Some(thinker), Some(_), ..) => thinker.infer(&self.config, store, &text, round)?,
-            (_, _, Some(z), Some(corpus)) => {
-                let values = told(corpus, prompt, self.writing.seed, sample);
-                let mut numbers = vec![0.0; store.get(z).len()];
-                oracle::code(values, &mut numbers);
-                store.get_mut(z).set_f64(&numbers);
-            }
-            (_, _, Some(z), None) => draw_prior(z, store, self.writing.seed, sample),
-            (_, _, None, _) => {}
-        }
         let mut sampler = Sampler::new(&self.writing, sample)?;
-        let mut stream = TextStream::new(&self.writing.stop);
-        let mut logits = self.read(store, &text)?;
-        for drawn in 1..=most {
-            let token = sampler.next(&logits[..self.tokenizer.vocab()], &text[front..])?;
-            if token == self.tokenizer.end() {
+        let Self { writing, tokenizer, suffix, .. } = self;
+        let (ids, end, refit) = (tokenizer.vocab(), tokenizer.end(), writing.refit);
+        let mut next: Next<'_> = match &mut self.way {
+            Way::InOrder(way) => {
+                way.begin(store, &text, prompt, writing.seed, sample)?;
+                Box::new(move |text| {
+                    let logits = way.logits(store, text, text.len() - begun, refit)?;
+                    sampler.next(&logits[..ids], &text[front..])
+                })
+            }
+            Way::AnyOrder(way) => {
+                if writing.tokens.is_none() {
+                    most = way.gap(begun - front + suffix.len(), writing.seed, sample).unwrap_or(most);
+                }
+                let draft = &mut |tokens: &[i32]| show(Shown::Draft(&draft(&**tokenizer, tokens)));
+                let mut gap = way.fill(store, &text, most, suffix, &sampler, sample, ids, draft)?.into_iter();
+                Box::new(move |_| Ok(gap.next().unwrap_or(end)))
+            }
+        };
+        let mut stream = TextStream::new(&writing.stop);
+        for _ in 0..most {
+            let token = next(&text)?;
+            if token == end {
                 break;
             }
             text.push(token);
-            let (shown, stopped) = stream.push(self.tokenizer.token_bytes(token).unwrap_or_default());
-            show(&shown)?;
-            if stopped || drawn == most {
+            let (shown, stopped) = stream.push(tokenizer.token_bytes(token).unwrap_or_default());
+            show(Shown::Piece(&shown))?;
+            if stopped {
                 break;
             }
-            if let Some(thinker) = &self.thinker
-                && self.writing.refit > 0
-                && drawn.is_multiple_of(self.writing.refit)
-            {
-                round += 1;
-                thinker.infer(&self.config, store, &text, round)?;
-                logits = self.read(store, &text)?;
-            } else {
-                logits = self.walk.step(store, token)?;
-            }
         }
-        show(&stream.finish())?;
+        show(Shown::Piece(&stream.finish()))?;
         Ok(text.len() - begun)
     }
 
@@ -216,14 +242,17 @@ impl Writer {
         // Learned positions have an end, others only get worse.
         let (there, least) = model.positions().map_or((model.seq, model.seq.div_ceil(4)), |there| (there, 1));
         // The model reads only as much of the prompt as the latents are inferred from, and not the last drawn token.
-        self.writing.tokens.unwrap_or((there + 1).saturating_sub(begun).max(least))
+        let given = begun + self.suffix.len();
+        self.writing.tokens.unwrap_or((there + 1).saturating_sub(given).max(least))
     }
 
-    /// All of text number `sample`, without the prompt.
+    /// All of text number `sample`, without the prompt and the suffix.
     pub fn whole(&mut self, store: &mut Store, prompt: Option<&str>, sample: u32) -> Result<String> {
         let mut text = String::new();
-        self.text(store, prompt, sample, &mut |piece| {
-            text.push_str(piece);
+        self.text(store, prompt, sample, &mut |shown| {
+            if let Shown::Piece(piece) = shown {
+                text.push_str(piece);
+            }
             Ok(())
         })?;
         Ok(text)
@@ -232,7 +261,7 @@ impl Writer {
     /// The tokens that a text begins with.
     ///
     /// # Errors
-    /// If the prompt is empty, or leaves no space in learned positions, which are limited.
+    /// If the prompt is empty, or leaves no space in learned positions or before a suffix, which are limited.
     pub fn beginning(&self, prompt: Option<&str>) -> Result<Vec<u16>> {
         let mut text = front(&*self.tokenizer, self.config.data.chunking)?;
         match prompt {
@@ -240,26 +269,32 @@ impl Writer {
             Some(prompt) => self.tokenizer.encode(prompt.as_bytes(), &mut text)?,
             None => {}
         }
-        // The last token drawn is not read.
-        let (begun, tokens) = (text.len(), self.most(text.len()));
-        let needed = begun.saturating_add(tokens).saturating_sub(1);
-        match self.config.model.positions() {
-            Some(there) if needed > there => Err(Error::usage(format!(
-                "the prompt's {begun} tokens and {tokens} more make up to {needed} positions, the model has {there}: \
-                 shorten the prompt or draw fewer tokens"
+        let (begun, tokens, behind) = (text.len(), self.most(text.len()), self.suffix.len());
+        // The last token drawn is not read; all that stands around a gap must be.
+        let (there, read) = match behind {
+            0 => (self.config.model.positions(), begun.saturating_add(tokens).saturating_sub(1)),
+            _ => (Some(self.config.model.seq + 1), begun.saturating_add(tokens).saturating_add(behind)),
+        };
+        let (after, shorten) =
+            if behind > 0 { (format!(" before a suffix of {behind}"), " or the suffix") } else { Default::default() };
+        match there {
+            Some(there) if read > there => Err(Error::usage(format!(
+                "the prompt's {begun} tokens and {tokens} more{after} make up to {read} positions, the model has {there}: \
+                 shorten the prompt{shorten} or draw fewer tokens"
             ))),
             _ => Ok(text),
         }
     }
+}
 
-    /// Reads `text` with the current latents, as much of it as they were inferred from; returns the logits of the next
-    /// token.
-    fn read(&mut self, store: &mut Store, text: &[u16]) -> Result<Vec<f64>> {
-        self.walk.begin(store);
-        let mut logits = Vec::new();
-        for &token in &text[text.len().saturating_sub(self.config.model.seq + 1)..] {
-            logits = self.walk.step(store, token)?;
-        }
-        Ok(logits)
+/// The text of tokens up to the end of the document, with gaps for masks.
+fn draft(tokenizer: &dyn Tokenizer, tokens: &[i32]) -> String {
+    let mut gap = [0; 4];
+    let mut text = Vec::new();
+    let known = |&id: &i32| u16::try_from(id).ok().filter(|&id| usize::from(id) < tokenizer.vocab());
+    for token in tokens.iter().map(known).take_while(|&token| token != Some(tokenizer.end())) {
+        let bytes = token.and_then(|token| tokenizer.token_bytes(token));
+        text.extend_from_slice(bytes.unwrap_or(GAP.encode_utf8(&mut gap).as_bytes()));
     }
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -124,7 +124,11 @@ impl Foreteller {
     /// If the device lacks the memory.
     pub fn new(config: &Config, method: Method, params: &Params, store: &mut Store) -> Result<Self> {
         let inputs = Masked::new(config, method, 1, params, store);
-        let mut denoiser = Denoiser::record(&config.model, params, &inputs.texts, store)?;
+        Self::of(inputs, &config.model, params, store)
+    }
+
+    fn of(inputs: Masked, model: &ModelConfig, params: &Params, store: &mut Store) -> Result<Self> {
+        let mut denoiser = Denoiser::record(model, params, &inputs.texts, store)?;
         let logits = denoiser.logits()?;
         let plan = Plan::new(&denoiser.graph, store, &Request { keep: vec![logits], ..Request::default() })?;
         let logits = plan.value(logits);
@@ -174,3 +178,6 @@ impl Predictor for Call<'_, Foreteller> {
         Ok(at.iter().flat_map(|&at| logits[at * v..][..v].iter().copied()).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

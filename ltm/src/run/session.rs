@@ -91,7 +91,8 @@ impl Stepper {
             return Ok(None);
         }
         let tokens = SAMPLE_TOKENS.min(config.model.seq);
-        let writer = Writer::unprompted(config, params, store, material.tokenizer.clone(), tokens);
+        let writer =
+            Writer::unprompted(config, params, store, material.tokenizer.clone(), self.lengths.as_ref(), tokens);
         writer.map(Some).map_err(|error| error.hint("train.sample_every = 0 trains without samples of text"))
     }
 
