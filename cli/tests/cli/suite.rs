@@ -82,6 +82,9 @@ fn a_suite_is_scored_kept_and_traced() {
     let some = lab.ltm("eval run --suite suite.toml --samples 3 --limit 4 --protocol elbo").succeeds();
     assert!(!some.err.contains("kept from"), "{}", some.context());
     some.says("PTB (first 4 documents) | WikiText (first 2 documents) | the first 4 documents only: 4 documents");
+    // Other models' figures for the sets that were scored.
+    let mdlm = some.out.lines().find(|line| line.starts_with("MDLM") && line.contains("2406.07524")).unwrap();
+    assert!(mdlm.contains("bound") && mdlm.contains("≤ 95.26") && mdlm.contains("524 B"), "{mdlm}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::tokens::shade;
 use crate::audit;
 use crate::eval::{self, Row, TRAINING_TEXT};
 use crate::plan::Plans;
-use crate::suite::{self, KNOWN, Known, known};
+use crate::suite::{self, CAPTION, KNOWN, Known, known, others};
 use crate::table::{Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
 use engine::Device;
 use ltm::config::{SETTINGS, parameter_count};
@@ -204,6 +204,7 @@ pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
             "Published figures are perplexities per GPT-2 token. Those of the paper's models S, M and L are computed as " code { "fixed" }
             " as far as the public code shows, so they are not bounds. That of an autoregressive model of 76 M parameters (AR) is exact."
         }
+        (html_table(CAPTION, &others(|_| true).columns))
         @for (names, missing) in by_text(entries.iter().filter_map(missing)) { p.note { (names) ": MISSING: " (missing) } }
         @for command in commands { p.note { "By " code { (command) } } }
     }

@@ -7,12 +7,14 @@
 mod detokenise;
 mod documents;
 mod file;
+mod published;
 mod run;
 mod sets;
 mod table;
 
 pub use detokenise::Detokenise;
 pub use file::sets;
+pub use published::{CAPTION, others};
 pub use run::{Entry, Judged, RESULTS, Request, Suite, Watch};
 pub use sets::{KNOWN, Known, Published, Set, known};
 pub use table::text;

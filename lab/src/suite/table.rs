@@ -1,4 +1,4 @@
-use super::{Entry, Judged, Request};
+use super::{CAPTION, Entry, Judged, Known, Request, others};
 use crate::eval::{IWAE, TRAINING_TEXT, origin, with_error};
 use crate::table::{Table, digits, or_dash, plus_minus, short};
 use ltm::evaluate::Protocol;
@@ -78,6 +78,8 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
              They are means of exp(NELBO/1023) over sequences; those of PTB, PubMed and arXiv are of validation splits."
                 .into(),
         );
+        let scored = |known: &Known| judged.iter().any(|judged| judged.set.name == known.name);
+        lines.push(format!("\n{CAPTION}:\n\n{}", others(scored)));
     }
     lines.join("\n")
 }
