@@ -3,7 +3,7 @@ use crate::data::Batch;
 use crate::diffusion::{Cost, Masker, Masking, Method, Network, Predictor, Seen, Shape, Text, TokenCost};
 use crate::learn::Loss;
 use crate::model::{Costs, Denoiser, MaskedText, MaskedTexts, Params};
-use autograd::{Id, Plan, Request, Store};
+use autograd::{Id, Phase, Plan, Request, Store};
 use engine::Result;
 use kernels::cross_entropy::LmHead;
 
@@ -103,8 +103,10 @@ impl Reader {
         Ok(Self { inputs, plan, nll, lse })
     }
 
-    /// The network with its memory.
+    /// The network with its memory, at the current weights.
     pub fn on<'a>(&'a self, store: &'a mut Store) -> impl Network + 'a {
+        self.plan.run(store, Phase::Update);
+        self.plan.run(store, Phase::Batch);
         Call { with: self, store }
     }
 }
@@ -135,8 +137,10 @@ impl Foreteller {
         Ok(Self { inputs, plan, logits })
     }
 
-    /// The network with its memory.
+    /// The network with its memory, at the current weights.
     pub fn on<'a>(&'a self, store: &'a mut Store) -> impl Predictor + 'a {
+        self.plan.run(store, Phase::Update);
+        self.plan.run(store, Phase::Batch);
         Call { with: self, store }
     }
 }
@@ -157,7 +161,7 @@ impl Network for Call<'_, Reader> {
         let mut targets = vec![-1; seen.tokens.len()];
         asked.iter().for_each(|&(at, token)| targets[at] = token);
         inputs.load_texts(self.store, seen, &targets, |_| 1.0)?;
-        plan.run_all(self.store);
+        plan.run(self.store, Phase::Step);
         let (nll, lse) = (self.store.get(*nll).read_f64()?, self.store.get(*lse).read_f64()?);
         let log_v = (inputs.shape.vocab as f64).ln();
         Ok(asked.iter().map(|&(at, _)| TokenCost { nll: nll[at], log_z: lse[at] - log_v }).collect())
@@ -172,7 +176,7 @@ impl Predictor for Call<'_, Foreteller> {
     fn logits(&mut self, seen: &Seen, at: &[usize]) -> Result<Vec<f64>> {
         let Foreteller { inputs, plan, logits } = self.with;
         inputs.load_texts(self.store, seen, &vec![-1; seen.tokens.len()], |_| 0.0)?;
-        plan.run_all(self.store);
+        plan.run(self.store, Phase::Step);
         let logits = self.store.get(*logits).read_f64()?;
         let v = inputs.shape.vocab;
         Ok(at.iter().flat_map(|&at| logits[at * v..][..v].iter().copied()).collect())
