@@ -212,8 +212,10 @@ fn verdict(protocol: Protocol, above: Mean) -> String {
     let side = if above.mean < 0.0 { "below" } else { "above" };
     let distance = format!("{} nats {side} the exact cost", plus_minus(above.mean.abs(), above.error, 2));
     match (protocol, above.is_below_zero()) {
-        (Protocol::Fixed, false) => format!("{name}: not a bound; {distance} here, but nothing guarantees this"),
-        (Protocol::Fixed, true) => format!("{name}: not a bound: {distance}, which no bound can be"),
+        (Protocol::Fixed | Protocol::Paper, false) => {
+            format!("{name}: not a bound; {distance} here, but nothing guarantees this")
+        }
+        (Protocol::Fixed | Protocol::Paper, true) => format!("{name}: not a bound: {distance}, which no bound can be"),
         (Protocol::Nll, false) => format!("{name}: exact, {distance}"),
         (Protocol::Nll, true) => format!("{name}: IMPOSSIBLE, {distance}: please report this"),
         (_, false) => format!("{name}: the bound holds, {distance}"),

@@ -119,7 +119,6 @@ pub struct Evaluator {
 
 /// How the tokens are predicted.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "an evaluator lives as long as an evaluation, and there are few")]
 enum Way {
     /// One after the other.
     Next {
