@@ -33,7 +33,7 @@ use std::sync::Arc;
 /// The ledger shows what the tokens cost by what they tell: on stories of the embedded corpus new facts, repeated facts
 /// and the rest, beside the least possible cost and that of the best reader without memory; on any text the first, second
 /// and later mentions of names and other words. On stories it also counts the facts that the model's own texts keep. For
-/// a run that infers no latents there is only the ledger. The audit ends with a summary in words.
+/// a baseline, which infers no latents, there is only the ledger. The audit ends with a summary in words.
 ///
 /// On text of your own, compare runs by the ledger's first table: only there the sum contains the KL, the cost of latents that
 /// were inferred from the text. The last table needs no KL, because there the latents know the first half of a sequence only.

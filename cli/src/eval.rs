@@ -34,6 +34,11 @@ const STORIES: u64 = 256;
 /// iwae    the mean importance weight of S draws: a tighter upper bound
 /// prefix  fit on the first half of each sequence, score the second: comparable with an autoregressive model
 /// fixed   at the noise that the posterior was fitted to, as the public reference code scores: not a bound
+/// bound   masked diffusion (model.kind = mdlm, sedd, md4): S draws of masks by their number, S even, plus, under + KL, what a
+///         document pays for its length: an upper bound in expectation
+/// orders  mdlm on at most 64 tokens: the mean probability over S orders of the tokens: a tighter upper bound
+/// normalised  sedd: the bound of its scores divided by their sum, from which it generates
+/// paper   masked diffusion as its public code scores: not a bound
 /// nll     exact; the baselines (model.kind = ar-latent, ar) have no posterior and use only nll and prefix;
 ///         an oracle (model.kind = oracle) has only nll, given the facts of each story
 ///
@@ -67,7 +72,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "suite")]
     results: Option<PathBuf>,
     /// Protocol; may be given several times
-    #[arg(long, value_name = "P", default_value = "all", conflicts_with = "GsmArgs", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll", "bound", "orders", "paper"])]
+    #[arg(long, value_name = "P", default_value = "all", conflicts_with = "GsmArgs", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll", "bound", "orders", "normalised", "paper"])]
     protocol: Vec<String>,
     /// Fast steps per sequence [default: as in training]
     #[arg(long, value_name = "T", value_parser = whole::<usize>(0..))]
@@ -234,7 +239,8 @@ fn protocols(args: &Args, model: &ModelConfig) -> Result<Vec<Protocol>> {
     if args.protocol.iter().any(|name| name == "all") {
         return Ok(Protocol::all(model));
     }
-    args.protocol.iter().map(|name| Protocol::by_name(name, model.kind)).collect()
+    let named = args.protocol.iter().map(|name| Protocol::by_name(name, model.kind)).collect::<Result<Vec<_>>>()?;
+    named.iter().try_for_each(|protocol| protocol.check(model)).map(|()| named)
 }
 
 /// Notes whether the run was trained on a text.

@@ -102,7 +102,7 @@ pub struct Writing {
     pub samples: u32,
     /// Latent models: fast steps of inference [default: as in training]. Masked diffusion: steps that reveal tokens, each at
     /// most one call of the network; 0, the default, reveals one token at a time in random order, the distribution whose
-    /// bound `ltm eval` prints
+    /// bound `ltm eval` prints, of sedd as `normalised`
     #[arg(long, value_name = "T", value_parser = whole::<usize>(0..))]
     pub steps: Option<usize>,
     /// Infer the latents again from all text so far every R tokens; 0 never

@@ -7,7 +7,7 @@ use super::place::Place;
 use super::progress::behind_bar;
 use super::runs;
 use engine::Result;
-use lab::quality::{Options, Quality, REPEATED, judge, write};
+use lab::quality::{Options, Quality, REPEATED, check_judge, judge, write};
 use lab::table::{Table, digits, perplexity, short};
 use ltm::config::Work;
 use ltm::json;
@@ -47,6 +47,7 @@ pub struct Args {
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = args.checkpoint.open(&args.run)?;
     let judged_by = args.judge.as_deref().map_or_else(|| Ok(run.clone()), runs::open)?;
+    check_judge(&judged_by)?;
     place.inside(run.config.train.threads, || {
         place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;

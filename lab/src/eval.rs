@@ -30,6 +30,8 @@ pub fn origin(run: &Run, model: &Loaded, options: &Options) -> String {
     let (run, weights, config) = (run.path.display(), short(&model.weights), &model.config);
     let how = if config.model.kind.infers() {
         format!(", T = {} fast steps, S = {} draws", options.steps, options.samples)
+    } else if config.model.kind.method().is_some() {
+        format!(", S = {} draws of masks", options.samples)
     } else {
         String::new()
     };
@@ -129,12 +131,13 @@ pub fn evaluate(
     config.fast.steps = options.steps;
     config.resolved()?;
     let count = source.samples().into_iter().chain(options.limit).min().unwrap_or(0);
+    options.protocols.iter().try_for_each(|protocol| protocol.check(&config.model))?;
     let mut rows = Vec::new();
     let groups = Protocol::groups(&options.protocols);
     for (before, group) in groups.iter().enumerate() {
         let store = &mut model.store;
         let mut evaluator = Evaluator::new(&config, group[0], options.steps, options.samples, &model.params, store)?;
-        evaluator.pay_for(model.lengths.as_ref());
+        evaluator.cut(config.data.chunking, model.lengths.as_ref());
         config.check_room(store, Work::Evaluation)?;
         let mut scores = vec![Vec::new(); group.len()];
         evaluator.draws(store, source, 0..count, |sequences, done| {
@@ -257,6 +260,8 @@ impl Figures {
     /// Derives the figures from sums.
     pub fn of(protocol: Protocol, total: &Total) -> Self {
         let [nll, kl] = protocol.parts();
+        // The second half of a document pays for its length under masked diffusion.
+        let kl = kl || protocol == Protocol::Prefix && total.kl > 0.0;
         Self {
             protocol,
             status: protocol.status().into(),

@@ -140,6 +140,20 @@ pub struct Quality {
     pub cut: usize,
 }
 
+/// Checks that the model of a run can judge.
+///
+/// # Errors
+/// Masked diffusion cannot: its bound is of whole texts with their ends, and generated text has none.
+pub fn check_judge(run: &Run) -> Result<()> {
+    let kind = run.config.model.kind;
+    match kind.method() {
+        None => Ok(()),
+        Some(_) => Err(Error::usage(format!(
+            "model.kind = {kind} fills in masks and cannot judge: name another run with --judge"
+        ))),
+    }
+}
+
 /// Scores texts with the model of the run `judge`, each given its prompt; calls `progress` with the number done and the
 /// total.
 ///

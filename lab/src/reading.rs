@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
         config.fast.steps = steps;
         config.resolved()?;
         let mut evaluator = Evaluator::new(&config, protocol, steps, draws, &model.params, &mut model.store)?;
-        evaluator.pay_for(model.lengths.as_ref());
+        evaluator.cut(config.data.chunking, model.lengths.as_ref());
         config.check_room(&model.store, Work::Evaluation)?;
         Ok(Self { model, evaluator, protocol })
     }

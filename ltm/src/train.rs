@@ -212,7 +212,8 @@ impl Trainer {
     fn find_non_finite(&mut self, batch: &Batch, fast_rate: f64, step: u64) -> Result<String> {
         let store = &mut self.store;
         self.slow.clear(store);
-        let describe = |e: &NonFinite| match row_of(e, batch.samples.len(), self.config.model.seq) {
+        let sequence = self.masked.map_or(self.config.model.seq, |masked| masked.positions());
+        let describe = |e: &NonFinite| match row_of(e, batch.samples.len(), sequence) {
             Some(row) => format!("{}, sample {} (row {row} of the batch)", e.place, batch.samples[row].id),
             None => format!("{}, a value shared by all samples", e.place),
         };

@@ -17,7 +17,8 @@ fn masked_diffusion_fills_a_gap() {
         said.context()
     );
     assert_ne!(said.out, lab.run(&[&args[..], &["--steps", "2"]].concat()).succeeds().out);
-    lab.ltm("quality run --prompts prompts.txt --tokens 20").succeeds().says("generative perplexity");
+    lab.train("ar", &["model.kind=ar"]).succeeds();
+    lab.ltm("quality run --judge ar --prompts prompts.txt --tokens 20").succeeds().says("generative perplexity");
     let cases = [
         (
             "generate run --prompt a --suffix b --tokens 31",
@@ -25,6 +26,7 @@ fn masked_diffusion_fills_a_gap() {
         ),
         ("generate run --prompt a --steps 65537", "65537 steps | at most 65536"),
         ("generate run --suffix a", "--prompt | --unconditional"),
+        ("quality run --prompts prompts.txt", "model.kind = mdlm fills in masks | --judge"),
     ];
     lab.refuses(2, &cases);
 }

@@ -39,6 +39,7 @@ impl Toy {
 pub fn why(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Bound => "yes: the mean over draws is the NELBO, and a document pays for its length",
+        Protocol::Normalised => "yes: the NELBO of the scores divided by their sum, and a document pays for its length",
         Protocol::Orders => "yes: -log of a mean of probabilities, and a document pays for its length",
         Protocol::Prefix => "yes, of the second half given the first",
         Protocol::Paper => "no: it leaves out times below 0.001, and masks of probability above 0.999",

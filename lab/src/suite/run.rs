@@ -241,12 +241,12 @@ impl<'a> Suite<'a> {
         let (watch, model, config) = (self.watch, &mut *self.model, &self.config);
         let is_planned = |(planned, _): &(Protocol, Evaluator)| planned.shares_draws(group[0]);
         if !self.evaluators.iter().any(is_planned) {
-            let mut evaluator = Evaluator::new(config, group[0], steps, samples, &model.params, &mut model.store)?;
-            evaluator.pay_for(model.lengths.as_ref());
+            let evaluator = Evaluator::new(config, group[0], steps, samples, &model.params, &mut model.store)?;
             config.check_room(&model.store, Work::Evaluation)?;
             self.evaluators.push((group[0], evaluator));
         }
-        let (_, evaluator) = self.evaluators.iter().find(|planned| is_planned(planned)).expect("it is planned");
+        let (_, evaluator) = self.evaluators.iter_mut().find(|planned| is_planned(planned)).expect("it is planned");
+        evaluator.cut(judged.set.chunking, model.lengths.as_ref());
         let names = group.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(", ");
         let title = format!("{} {names}", judged.set.title);
         let mut path = self.path.clone().into_os_string();

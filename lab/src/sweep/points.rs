@@ -75,6 +75,9 @@ impl Sweep {
             sizes = named.into_iter().map(|(name, size)| (name.as_str(), size.get_ref())).collect();
         }
         self.check_axes(&sizes)?;
+        if let Some(samples) = self.samples.filter(|samples| self.diffusion && samples.get() % 2 == 1) {
+            return Err(Error::usage(format!("samples = {samples}: masked diffusion needs an even number of draws")));
+        }
         let mut points: Vec<Point> = Vec::new();
         // Seed after seed, so that an unfinished sweep has whole seeds.
         let by_seed =

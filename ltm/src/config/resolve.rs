@@ -66,15 +66,17 @@ impl Config {
         Ok(config)
     }
 
-    /// This configuration for another kind of model, such as a baseline. If `model.ffn` is given, `ar` gets the weights of its
-    /// missing cross-attention in addition.
+    /// This configuration for another kind of model, such as a baseline. If `model.ffn` is given, `ar` and masked
+    /// diffusion get the weights of their missing cross-attention in addition.
     #[must_use]
     pub fn of_kind(&self, kind: ModelKind) -> Self {
         let mut config = self.clone();
-        if (kind == ModelKind::Ar || kind.method().is_some()) && self.model.kind.reads_latents() && self.model.ffn > 0 {
-            config.model.ffn += self.model.worth_of_cross_attention();
-        }
         config.model.kind = kind;
+        if (kind == ModelKind::Ar || kind.method().is_some()) && self.model.kind.reads_latents() && self.model.ffn > 0 {
+            // The difference of the sizes that both kinds have by default.
+            let [own, other] = [&self.model, &config.model].map(|m| ModelConfig { ffn: 0, ..m.clone() }.ffn_hidden());
+            config.model.ffn = (self.model.ffn + other).saturating_sub(own).max(1);
+        }
         config
     }
 

@@ -181,3 +181,17 @@ fn contradictions_are_refused_in_one_line() {
     let nan = Config { slow: SlowConfig { rate: f64::NAN, ..SlowConfig::default() }, ..Config::default() };
     assert_eq!(nan.resolved().unwrap_err().to_string(), "slow.rate = NaN: must be 0 or more");
 }
+
+/// Also if the size of the feed-forward part is given.
+#[test]
+fn other_kinds_get_the_weights_of_an_ltm() {
+    let mut ltm = Config::preset("small").unwrap();
+    for ffn in ["0", "1500"] {
+        ltm.set("model.ffn", ffn).unwrap();
+        let weights = |config: &Config| parameter_count(&config.resolved().unwrap().model) as f64;
+        for kind in [ModelKind::Ar, ModelKind::Mdlm, ModelKind::Sedd, ModelKind::Md4] {
+            let share = weights(&ltm.of_kind(kind)) / weights(&ltm);
+            assert!((1.0..1.0005).contains(&share), "{kind} with model.ffn = {ffn}: {share}");
+        }
+    }
+}

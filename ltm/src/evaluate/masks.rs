@@ -1,7 +1,7 @@
 use super::{Draws, Protocol};
 use crate::config::{Chunking, Config};
 use crate::data::Batch;
-use crate::diffusion::{Estimator, Lengths, Method, Text};
+use crate::diffusion::{Cost, Estimator, Lengths, Method, Text};
 use crate::learn::Reader;
 use crate::model::Params;
 use autograd::Store;
@@ -17,7 +17,7 @@ pub(super) struct Judge {
     method: Method,
     estimator: Estimator,
     /// Whether texts are documents, which pay for their lengths, and what they pay if it is known.
-    documents: bool,
+    pub documents: bool,
     pub lengths: Option<Lengths>,
 }
 
@@ -39,7 +39,8 @@ impl Judge {
         if protocol == Protocol::Prefix {
             texts = texts.iter().map(Text::later_half).collect();
         }
-        let (network, estimator, cost) = (&mut self.reader.on(store), self.estimator, self.method.cost);
+        let (network, estimator) = (&mut self.reader.on(store), self.estimator);
+        let cost = if protocol == Protocol::Normalised { Cost::LogP } else { self.method.cost };
         let nats: Vec<Vec<f64>> = match protocol {
             Protocol::Orders => estimator.orders(network, &texts)?,
             Protocol::Paper => estimator.paper(network, &texts)?.iter().map(|e| e.replicates(cost)).collect(),
@@ -108,7 +109,7 @@ mod tests {
     fn scores(trainer: &mut Trainer, batch: usize, protocol: Protocol, source: &Arc<dyn Source>) -> Vec<SequenceScore> {
         let config = config(trainer.config.model.kind, batch);
         let mut evaluator = Evaluator::new(&config, protocol, 0, 4, &trainer.params, &mut trainer.store).unwrap();
-        evaluator.pay_for(Some(&Lengths::of(&**source, config.model.seq).unwrap()));
+        evaluator.cut(Chunking::Documents, Some(&Lengths::of(&**source, config.model.seq).unwrap()));
         evaluator.score(&mut trainer.store, source, None, |_| ()).unwrap()
     }
 
@@ -138,6 +139,10 @@ mod tests {
         let evaluator = Evaluator::new(&config, Protocol::Bound, 0, 2, &trainer.params, &mut trainer.store).unwrap();
         let error = evaluator.score(&mut trainer.store, &source, None, |_| ()).unwrap_err().to_string();
         assert_eq!(error, "the lengths of the training documents are not known, so no document has a bound");
+        let mut evaluator = evaluator;
+        evaluator.cut(Chunking::Windows, None);
+        let scores = evaluator.score(&mut trainer.store, &source, None, |_| ()).unwrap();
+        assert_eq!(scores[0].kl, 0.0, "the length of a window is fixed");
         let error = Evaluator::new(&config, Protocol::Bound, 0, 3, &trainer.params, &mut trainer.store).unwrap_err();
         assert!(error.to_string().contains("needs an even number"), "{error}");
     }

@@ -12,7 +12,7 @@ pub use protocol::Protocol;
 pub use total::{Excess, Mean, SequenceScore, Total};
 pub(crate) use total::{log_mean, mean_and_variance};
 
-use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise};
+use crate::config::{Chunking, Config, FastConfig, ModelConfig, ModelKind, Noise};
 use crate::data::{Batch, SampleInfo, Source};
 use crate::diffusion::Lengths;
 use crate::learn::{Fast, FastOptions, Inputs, Score};
@@ -61,7 +61,7 @@ impl Draws {
     /// If the draws were made for a protocol that does not [share](Protocol::shares_draws) them.
     pub fn score(&self, protocol: Protocol) -> Result<SequenceScore> {
         let (nats, nll, noise) = match protocol {
-            Protocol::Elbo | Protocol::Bound | Protocol::Paper => {
+            Protocol::Elbo | Protocol::Bound | Protocol::Normalised | Protocol::Paper => {
                 let (nll, noise) = mean_and_variance(&self.nll);
                 (nll + self.kl, nll, noise)
             }
@@ -150,7 +150,7 @@ impl Evaluator {
             return Err(Error::usage("an evaluation needs at least one draw".to_string()));
         }
         let (model, batch) = (&config.model, config.train.batch);
-        Protocol::by_name(protocol.name(), model.kind)?;
+        protocol.check(model)?;
         let way = match model.kind.method() {
             Some(method) => Way::Masked(Judge::new(config, method, draws, params, store)?),
             None => Self::next(config, protocol, steps, params, store)?,
@@ -178,10 +178,11 @@ impl Evaluator {
         Ok(Way::Next { inputs, seen, fast, score })
     }
 
-    /// Makes documents pay for their lengths, by how often training documents have them. Only masked diffusion needs this: other
-    /// models predict where a document ends.
-    pub fn pay_for(&mut self, lengths: Option<&Lengths>) {
+    /// Says how the text is cut. Documents pay for their lengths, by how often training documents have them; the length of a window is
+    /// fixed beforehand. Only masked diffusion needs this: other models predict where a document ends.
+    pub fn cut(&mut self, chunking: Chunking, lengths: Option<&Lengths>) {
         if let Way::Masked(judge) = &mut self.way {
+            judge.documents = chunking == Chunking::Documents;
             judge.lengths = lengths.cloned();
         }
     }

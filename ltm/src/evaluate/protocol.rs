@@ -19,6 +19,8 @@ pub enum Protocol {
     /// The NELBO of masked diffusion, by S draws of masks by their number, plus the cost of a document's length. An upper bound on
     /// −log p(x) in expectation.
     Bound,
+    /// The same for SEDD's scores divided by their sum, which is what it generates from; never above [`Bound`](Self::Bound).
+    Normalised,
     /// −log of the mean probability over S random orders of revealing the tokens one by one, plus the cost of a document's length. A
     /// tighter upper bound, of a network that is not told the time.
     Orders,
@@ -36,7 +38,8 @@ impl Protocol {
             ModelKind::Ltm => &[Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed],
             ModelKind::Oracle => &[Self::Nll],
             ModelKind::Mdlm => &[Self::Bound, Self::Orders, Self::Prefix, Self::Paper],
-            ModelKind::Sedd | ModelKind::Md4 => &[Self::Bound, Self::Prefix, Self::Paper],
+            ModelKind::Sedd => &[Self::Bound, Self::Normalised, Self::Prefix, Self::Paper],
+            ModelKind::Md4 => &[Self::Bound, Self::Prefix, Self::Paper],
             ModelKind::ArLatent | ModelKind::Ar | ModelKind::Gpt2 => &[Self::Nll, Self::Prefix],
         }
     }
@@ -47,6 +50,21 @@ impl Protocol {
         Self::of(model.kind).iter().copied().filter(is_quick).collect()
     }
 
+    /// Checks that it can score a model.
+    ///
+    /// # Errors
+    /// If it is not for such a model, or takes too many calls for texts of this length.
+    pub fn check(self, model: &ModelConfig) -> Result<()> {
+        Self::by_name(self.name(), model.kind)?;
+        if Self::all(model).contains(&self) {
+            return Ok(());
+        }
+        let seq = model.seq;
+        Err(Error::usage(format!(
+            "protocol orders calls the network once per token: model.seq = {seq} must be at most {MOST_ORDERED}; use bound"
+        )))
+    }
+
     /// Its name on the command line and in files.
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,6 +73,7 @@ impl Protocol {
             Self::Nll => "nll",
             Self::Prefix => "prefix",
             Self::Bound => "bound",
+            Self::Normalised => "normalised",
             Self::Orders => "orders",
             Self::Paper => "paper",
             Self::Fixed => "fixed",
@@ -64,7 +83,7 @@ impl Protocol {
     /// The kind of number.
     pub const fn status(self) -> &'static str {
         match self {
-            Self::Elbo | Self::Bound => "upper bound",
+            Self::Elbo | Self::Bound | Self::Normalised => "upper bound",
             Self::Iwae | Self::Orders => "tighter upper bound",
             Self::Nll => "exact",
             Self::Prefix => "second half given the first",
@@ -74,14 +93,14 @@ impl Protocol {
 
     /// Whether its number is an upper bound on −log p(x), in expectation.
     pub const fn is_bound(self) -> bool {
-        matches!(self, Self::Elbo | Self::Iwae | Self::Bound | Self::Orders)
+        matches!(self, Self::Elbo | Self::Iwae | Self::Bound | Self::Normalised | Self::Orders)
     }
 
     /// Whether its number contains an NLL, and whether it adds the KL, which for masked diffusion is the cost of the length. `iwae` is not such a sum. `prefix` does not pay
     /// for its posterior, which it infers from the first half.
     pub const fn parts(self) -> [bool; 2] {
         match self {
-            Self::Elbo | Self::Bound | Self::Orders | Self::Paper | Self::Fixed => [true, true],
+            Self::Elbo | Self::Bound | Self::Normalised | Self::Orders | Self::Paper | Self::Fixed => [true, true],
             Self::Nll | Self::Prefix => [true, false],
             Self::Iwae => [false, false],
         }
@@ -121,6 +140,18 @@ impl Protocol {
 mod tests {
     use super::Protocol::*;
     use super::*;
+
+    #[test]
+    fn orders_are_for_short_texts() {
+        let model = |seq| ModelConfig { kind: ModelKind::Mdlm, seq, ..ModelConfig::default() };
+        assert!(Orders.check(&model(64)).is_ok() && Protocol::all(&model(64)).contains(&Orders));
+        let error = Orders.check(&model(65)).unwrap_err().to_string();
+        assert!(
+            error.contains("model.seq = 65 must be at most 64") && !Protocol::all(&model(65)).contains(&Orders),
+            "{error}"
+        );
+        assert!(Elbo.check(&model(64)).is_err());
+    }
 
     #[test]
     fn the_bounds_share_a_fit() {

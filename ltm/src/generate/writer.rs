@@ -240,7 +240,11 @@ impl Writer {
     pub fn most(&self, begun: usize) -> usize {
         let model = &self.config.model;
         // Learned positions have an end, others only get worse.
-        let (there, least) = model.positions().map_or((model.seq, model.seq.div_ceil(4)), |there| (there, 1));
+        let (there, least) = match model.positions() {
+            Some(there) => (there, 1),
+            None if self.suffix.is_empty() => (model.seq, model.seq.div_ceil(4)),
+            None => (model.seq, 1),
+        };
         // The model reads only as much of the prompt as the latents are inferred from, and not the last drawn token.
         let given = begun + self.suffix.len();
         self.writing.tokens.unwrap_or((there + 1).saturating_sub(given).max(least))

@@ -30,6 +30,11 @@ impl Masked {
         Self { texts, method, shape, seed: config.train.seed }
     }
 
+    /// Positions of a text, with what stands before it.
+    pub fn positions(&self) -> usize {
+        self.shape.positions
+    }
+
     /// Loads a batch with the masks of update number `update`.
     ///
     /// # Errors

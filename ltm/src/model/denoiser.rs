@@ -173,8 +173,8 @@ pub struct Costs {
 }
 
 impl Denoiser {
-    /// Records the network for the batch in `texts`, with parameters from [`Params::denoiser`] and a configuration of kind `ar`, whose
-    /// window is not used.
+    /// Records the network for the batch in `texts`, with parameters from [`Params::denoiser`] and a configuration that reads no
+    /// latents. Its window is not used.
     pub fn record(config: &ModelConfig, params: &Params, texts: &MaskedTexts, store: &mut Store) -> Result<Self> {
         let mut graph = Graph::new();
         let g = &mut graph;

@@ -76,7 +76,7 @@ pub struct StepLine {
     pub skipped: Option<String>,
 }
 
-/// A validation by protocol `elbo`, or `nll` if the model infers no latents.
+/// A validation by protocol `elbo`, `bound` for masked diffusion, or `nll` if the model infers no latents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ValidationLine {
     /// After which step.

@@ -49,7 +49,7 @@ impl Stepper {
                 let (protocol, steps) = (protocol(config), config.fast.steps);
                 let Trainer { params, store, .. } = &mut trainer;
                 let mut evaluator = Evaluator::new(config, protocol, steps, VALIDATION_DRAWS, params, store)?;
-                evaluator.pay_for(lengths.as_ref());
+                evaluator.cut(config.data.chunking, lengths.as_ref());
                 Some((evaluator, source.clone()))
             }
         };
