@@ -61,7 +61,7 @@ pub fn toys(model: &mut Loaded, source: &Arc<dyn Source>) -> Result<Vec<Toy>> {
     batch.fill(&**source, (0..).map(Some))?;
     let reader = Reader::new(config, method, config.train.batch, &model.params, &mut model.store)?;
     let network = &mut reader.on(&mut model.store);
-    let estimator = Estimator::new(method.schedule, config.train.seed, REPLICATES, DRAWS)?;
+    let estimator = Estimator::new(config.diffusion.schedule, config.train.seed, REPLICATES, DRAWS)?;
     let mut toys = Vec::new();
     for mut text in Text::of(&batch, true) {
         text.tokens.truncate(text.context + SHORT);

@@ -78,6 +78,12 @@ choices! {
         Adamw = "adamw", "AdamW for all weights (Algorithm 1).";
     }
 
+    /// How a training step of masked diffusion draws masks. Both have the same expectation.
+    Masking {
+        Bernoulli = "bernoulli", "A time for each text, then every position independently with probability a(t) (the papers).";
+        Count = "count", "A number of masks for each text: its positions with the least uniforms. Less noise.";
+    }
+
     /// The type of the factors of products, and on a GPU of stored activations. Sums, weights and latents are always f32.
     Precision {
         F32 = "f32", "32 bits.";

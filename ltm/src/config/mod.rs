@@ -14,7 +14,8 @@ mod setting;
 mod table;
 
 pub use choices::{
-    Choice, Chunking, ModelKind, Noise, NonFinite, Optimizer, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
+    Choice, Chunking, Masking, ModelKind, Noise, NonFinite, Optimizer, Posterior, Precision, Schedule, SlowGradient,
+    Tokenizer,
 };
 pub use device::Work;
 pub use nearest::nearest;
@@ -22,7 +23,8 @@ pub use presets::{PRESETS, Preset};
 pub use resolve::parameter_count;
 pub use setting::{Range, Setting};
 pub use table::{
-    Config, CorpusConfig, DataConfig, FastConfig, ModelConfig, SECTIONS, SETTINGS, SlowConfig, TrainConfig,
+    Config, CorpusConfig, DataConfig, DiffusionConfig, FastConfig, ModelConfig, SECTIONS, SETTINGS, SlowConfig,
+    TrainConfig,
 };
 
 #[cfg(test)]

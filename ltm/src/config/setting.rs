@@ -1,6 +1,7 @@
 use super::nearest::near_keys;
 use super::table::SETTINGS;
 use super::{Choice, Config};
+use crate::diffusion;
 use engine::{Error, Result};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::{Map, Number, Value, json};
@@ -190,6 +191,7 @@ kinds! {
     u64: "an integer of 0 or more";
     usize: "an integer of 0 or more";
     f64: "a finite number";
+    diffusion::Schedule: "linear, cosine, or poly and a power, such as poly2";
     Option<PathBuf>: "a path, or nothing";
     Vec<PathBuf>: "a path, or a list of paths such as [\"a.txt\", \"b.txt\"]";
 }

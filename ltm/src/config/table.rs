@@ -6,8 +6,9 @@
 use super::Range::{AtLeast, Fraction, MoreThan, Within};
 use super::setting::{Kind, Setting};
 use super::{
-    Chunking, ModelKind, Noise, NonFinite, Optimizer, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
+    Chunking, Masking, ModelKind, Noise, NonFinite, Optimizer, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
 };
+use crate::diffusion;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -136,6 +137,16 @@ table! {
         weight_decay: f64 = 0.1, AtLeast(0.0);
         /// Largest global norm of the gradient; larger gradients are scaled down.
         clip: f64 = 1.0, MoreThan(0.0);
+    }
+
+    /// Masked diffusion: the masks of mdlm, sedd and md4.
+    diffusion ("diffusion"): DiffusionConfig {
+        /// How a training step draws masks: a time for each text and then each token independently (bernoulli, the papers), or
+        /// a number of masks for each text (count), which has the same expectation and less noise.
+        masking: Masking = Masking::Bernoulli;
+        /// The probability a(t) of a mask at time t: linear, cosine (sin πt/2), or a power of t such as poly2; the bound of
+        /// mdlm, which is not told the time, does not depend on it.
+        schedule: diffusion::Schedule = diffusion::Schedule::Linear;
     }
 
     /// The run: how long, how much at a time, and what to keep.

@@ -95,11 +95,15 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("model.steps", "5", "unknown key \"model.steps\", did you mean \"fast.steps\" or \"train.steps\"?"),
         ("fast.rate", "1", "unknown key \"fast.rate\", did you mean \"fast.rate_start\" or \"fast.rate_end\"?"),
         ("stps", "5", "unknown key \"stps\", did you mean \"fast.steps\" or \"train.steps\"?"),
-        ("preset", "tiny", "unknown key \"preset\"; keys begin with model, fast, slow, train, data, data.corpus"),
+        (
+            "preset",
+            "tiny",
+            "unknown key \"preset\"; keys begin with model, fast, slow, diffusion, train, data, data.corpus",
+        ),
         ("model", "ltm", "model is a section: name one of its keys, see `ltm help settings`"),
         ("train.", "5", "train is a section: name one of its keys, see `ltm help settings`"),
-        ("x", "5", "unknown key \"x\"; keys begin with model, fast, slow, train, data, data.corpus"),
-        ("", "5", "unknown key \"\"; keys begin with model, fast, slow, train, data, data.corpus"),
+        ("x", "5", "unknown key \"x\"; keys begin with model, fast, slow, diffusion, train, data, data.corpus"),
+        ("", "5", "unknown key \"\"; keys begin with model, fast, slow, diffusion, train, data, data.corpus"),
         ("fast.steps", "many", "fast.steps = \"many\": expected an integer of 0 or more"),
         ("fast.steps", "1.5", "fast.steps = \"1.5\": expected an integer of 0 or more"),
         ("fast.steps", "-1", "fast.steps = \"-1\": expected an integer of 0 or more"),
@@ -108,12 +112,17 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("fast.noise", "Fresh", "fast.noise = \"Fresh\": expected one of fresh, antithetic, fixed"),
         ("fast.posterior", "x", "fast.posterior = \"x\": expected one of adamw, natural"),
         ("slow.optimizer", "sgd", "slow.optimizer = \"sgd\": expected one of muon, adamw"),
+        (
+            "diffusion.schedule",
+            "poly0",
+            "diffusion.schedule = \"poly0\": expected linear, cosine, or poly and a power, such as poly2",
+        ),
         ("data.paths", "", "data.paths = \"\": expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
         ("data.paths", "[1]", "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
     ];
     for length in [64, 130, 1000] {
         let error = c.set(&"qz".repeat(length / 2), "5").unwrap_err().to_string();
-        assert!(error.ends_with("; keys begin with model, fast, slow, train, data, data.corpus"), "{error}");
+        assert!(error.ends_with("; keys begin with model, fast, slow, diffusion, train, data, data.corpus"), "{error}");
     }
     for (key, text, expected) in cases {
         let error = c.set(key, text).unwrap_err();

@@ -1,21 +1,11 @@
 use super::schedule::EPSILON;
 use super::{SITE, Schedule, Seen, Shape, Text};
+use crate::config::Masking;
 use engine::rng::Stream;
-use serde::{Deserialize, Serialize};
 
 /// Sites of a step's shared number, and of the uniforms that decide which positions are masked.
 const SHIFT: u32 = SITE;
 const MASKS: u32 = SITE + 1;
-
-/// How a training step draws masks. Both have the same expectation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Masking {
-    /// A time for each text, then every position independently with probability a(t) (the papers).
-    Bernoulli,
-    /// A number of masks for each text: its positions with the least uniforms. Less noise.
-    Count,
-}
 
 /// Place number `place` of `places` evenly spaced numbers in [0, 1), which `shift` moves together: each is uniform, and
 /// together they cover the interval evenly.
@@ -72,8 +62,8 @@ pub struct MaskedBatch {
     pub seen: Seen,
     /// `[B, N]`: the token of every masked position, −1 elsewhere.
     pub targets: Vec<i32>,
-    /// `[B, N]`: the weight of every masked position's cost, 0 elsewhere. The weighted sum estimates the bound in nats per
-    /// token: the divisor is the number of maskable positions in the batch, masked or not.
+    /// `[B]`: the weight of the costs of a text's masked positions. The weighted sum estimates the bound in nats per token: the
+    /// divisor is the number of maskable positions in the batch, masked or not.
     pub weights: Vec<f64>,
 }
 
@@ -108,11 +98,8 @@ impl Masker {
             batch.seen.push(&text.with_masks(&masks.at, shape.mask()), shape.positions, masks.t);
             let row = batch.targets.len();
             batch.targets.resize(row + shape.positions, -1);
-            batch.weights.resize(row + shape.positions, 0.0);
-            for i in masks.at {
-                batch.targets[row + i] = text.tokens[i];
-                batch.weights[row + i] = masks.weight / maskable as f64;
-            }
+            batch.weights.push(masks.weight / maskable as f64);
+            masks.at.iter().for_each(|&i| batch.targets[row + i] = text.tokens[i]);
         }
         batch
     }

@@ -1,4 +1,4 @@
-use super::{Grid, Schedule, TokenCost, Told};
+use super::{Grid, TokenCost, Told};
 
 /// What a masked token costs before weighting, in nats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,28 +29,18 @@ pub struct Method {
     pub told: Told,
     /// What a masked token costs.
     pub cost: Cost,
-    /// Its schedule, unless another is chosen.
-    pub schedule: Schedule,
     /// How its paper spaces the steps of generation.
     pub grid: Grid,
 }
 
 /// Sahoo et al. 2024.
-pub const MDLM: Method =
-    Method { name: "mdlm", told: Told::Nothing, cost: Cost::LogP, schedule: Schedule::Linear, grid: Grid::Uniform };
+pub const MDLM: Method = Method { name: "mdlm", told: Told::Nothing, cost: Cost::LogP, grid: Grid::Uniform };
 
-/// Lou et al. 2024, with an absorbing state. The paper calls the linear schedule log-linear, after its σ = −log(1 − t).
-pub const SEDD: Method = Method {
-    name: "sedd",
-    told: Told::Sigma,
-    cost: Cost::ScoreEntropy,
-    schedule: Schedule::Linear,
-    grid: Grid::Uniform,
-};
+/// Lou et al. 2024, with an absorbing state. The paper calls the linear schedule, the default, log-linear, after its σ = −log(1 − t).
+pub const SEDD: Method = Method { name: "sedd", told: Told::Sigma, cost: Cost::ScoreEntropy, grid: Grid::Uniform };
 
 /// Shi et al. 2024.
-pub const MD4: Method =
-    Method { name: "md4", told: Told::Time, cost: Cost::LogP, schedule: Schedule::Linear, grid: Grid::Cosine };
+pub const MD4: Method = Method { name: "md4", told: Told::Time, cost: Cost::LogP, grid: Grid::Cosine };
 
 /// All three. The papers draw the times of a batch differently: MDLM one in every stratum, SEDD independently, MD4 by one
 /// shared number. Here all three take MD4's way, see [`Masker`](super::Masker).

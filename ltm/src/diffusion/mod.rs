@@ -30,7 +30,7 @@ pub use estimate::{Estimate, Estimator, MOST_ORDERED, Value};
 pub use exact::{Exact, MOST_EXACT};
 pub use fill::{fill, write};
 pub use lengths::{COUNTED, Lengths};
-pub use masks::{MaskedBatch, Masker, Masking};
+pub use masks::{MaskedBatch, Masker};
 pub use method::{Cost, MD4, MDLM, METHODS, Method, SEDD};
 pub use network::{Network, Predictor, Seen, Shape, TokenCost};
 pub use reveal::{Grid, Reveal, Revealer, by_grid};

@@ -29,7 +29,7 @@ impl Judge {
             )));
         }
         let reader = Reader::new(config, method, config.train.batch, params, store)?;
-        let estimator = Estimator::new(method.schedule, config.train.seed, REPLICATES, draws / REPLICATES)?;
+        let estimator = Estimator::new(config.diffusion.schedule, config.train.seed, REPLICATES, draws / REPLICATES)?;
         Ok(Self { reader, method, estimator, documents: config.data.chunking == Chunking::Documents, lengths: None })
     }
 
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::config::ModelKind;
     use crate::data::Source;
-    use crate::diffusion::Exact;
+    use crate::diffusion::{Exact, Schedule};
     use crate::evaluate::{Evaluator, SequenceScore};
     use crate::run::stories;
     use crate::train::Trainer;
@@ -89,6 +89,9 @@ mod tests {
         let sizes =
             format!("model.kind={kind} model.dim=16 model.heads=2 train.batch={batch} train.steps=12 slow.warmup=2");
         config.set_all(&sizes).unwrap();
+        if kind == ModelKind::Md4 {
+            config.set_all("diffusion.masking=count diffusion.schedule=cosine").unwrap();
+        }
         config.resolved().unwrap()
     }
 
@@ -161,7 +164,7 @@ mod tests {
         let reader = Reader::new(&config, method, 8, params, store).unwrap();
         let network = &mut reader.on(store);
         let exact = Exact::of(network, &text).unwrap();
-        let estimator = Estimator::new(method.schedule, 3, 8, 12).unwrap();
+        let estimator = Estimator::new(Schedule::Linear, 3, 8, 12).unwrap();
         let value = estimator.elbo(network, std::slice::from_ref(&text)).unwrap()[0].value(method.cost);
         assert!((value.nats - exact.nelbo).abs() < 4.0 * value.noise.sqrt(), "{value:?} {exact:?}");
         assert!(value.noise.sqrt() < 0.1 * exact.nelbo && exact.nll < exact.nelbo, "{value:?} {exact:?}");

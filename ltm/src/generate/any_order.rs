@@ -43,7 +43,7 @@ impl AnyOrder {
             )));
         }
         let foreteller = Foreteller::new(config, method, params, store)?;
-        let revealer = Revealer { schedule: method.schedule, grid: method.grid, steps, seed };
+        let revealer = Revealer { schedule: config.diffusion.schedule, grid: method.grid, steps, seed };
         Ok(Self { foreteller, revealer, lengths: lengths.cloned(), seq: config.model.seq })
     }
 

@@ -1,6 +1,6 @@
-use crate::config::{Config, ModelConfig};
+use crate::config::{Config, DiffusionConfig, ModelConfig};
 use crate::data::Batch;
-use crate::diffusion::{Cost, Masker, Masking, Method, Network, Predictor, Seen, Shape, Text, TokenCost};
+use crate::diffusion::{Cost, Masker, Method, Network, Predictor, Seen, Shape, Text, TokenCost};
 use crate::learn::Loss;
 use crate::model::{Costs, Denoiser, MaskedText, MaskedTexts, Params};
 use autograd::{Id, Phase, Plan, Request, Store};
@@ -16,8 +16,8 @@ const CONTEXT: usize = 1;
 pub struct Masked {
     texts: MaskedTexts,
     method: Method,
+    masker: Masker,
     shape: Shape,
-    seed: u64,
 }
 
 impl Masked {
@@ -27,7 +27,9 @@ impl Masked {
         let shape = Shape { rows, positions: model.seq + CONTEXT, vocab: model.vocab };
         let sizes = [rows, shape.positions];
         let texts = MaskedTexts::new(model, method.told.embedding(), sizes, params.dtype, store);
-        Self { texts, method, shape, seed: config.train.seed }
+        let DiffusionConfig { schedule, masking } = config.diffusion;
+        let masker = Masker { schedule, masking, seed: config.train.seed };
+        Self { texts, method, masker, shape }
     }
 
     /// Positions of a text, with what stands before it.
@@ -40,14 +42,8 @@ impl Masked {
     /// # Errors
     /// If a text is too long or has a token beyond the vocabulary.
     pub fn load(&self, store: &mut Store, batch: &Batch, update: u32) -> Result<()> {
-        let Method { schedule, .. } = self.method;
-        let masker = Masker { schedule, masking: Masking::Bernoulli, seed: self.seed };
-        let masked = masker.batch(&Text::of(batch, true), self.shape, update);
-        self.load_texts(store, &masked.seen, &masked.targets, |row| {
-            masked.weights[row * self.shape.positions..][..self.shape.positions]
-                .iter()
-                .fold(0.0, |a, &b| f64::max(a, b))
-        })
+        let masked = self.masker.batch(&Text::of(batch, true), self.shape, update);
+        self.load_texts(store, &masked.seen, &masked.targets, |row| masked.weights[row])
     }
 
     /// Loads texts with masks, and the weight of every row's predictions.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Chunking::Documents;
+use crate::config::Masking;
 use crate::data::{Batch, Sequences, Tail, memory};
 
 const SCHEDULES: [Schedule; 4] = [Schedule::Linear, Schedule::Cosine, Schedule::Poly(2.0), Schedule::Poly(0.5)];
@@ -90,11 +91,11 @@ fn masks_depend_on_the_sample_and_its_place() {
         let batch = masker.batch(&texts, shape, 5);
         assert_eq!(batch.seen.lengths, [40, 39, 38, 37]);
         for (b, row) in batch.seen.tokens.chunks(40).enumerate() {
-            let (targets, weights) = (&batch.targets[b * 40..][..40], &batch.weights[b * 40..][..40]);
+            let targets = &batch.targets[b * 40..][..40];
             let masked: Vec<_> = (0..40).filter(|&i| row[i] == shape.mask()).collect();
             assert!(masked.iter().all(|i| texts[b].maskable().contains(i) && targets[*i] == 7));
             let others = (0..40).filter(|i| !masked.contains(i));
-            assert!(others.into_iter().all(|i| (targets[i], weights[i]) == (-1, 0.0)));
+            assert!(others.into_iter().all(|i| targets[i] == -1));
             assert!(row[texts[b].tokens.len()..].iter().all(|&id| id == 0));
             let (n, t) = (texts[b].maskable().len() as f64, batch.seen.times[b]);
             let weight = match masking {
@@ -102,7 +103,7 @@ fn masks_depend_on_the_sample_and_its_place() {
                 Masking::Count => n / masked.len() as f64,
             };
             let maskable = 38.0 + 37.0 + 36.0 + 35.0;
-            assert!(masked.iter().all(|&i| weights[i] == weight / maskable), "{masked:?}");
+            assert_eq!(batch.weights[b], weight / maskable, "{masked:?}");
             assert!(masking == Masking::Bernoulli || !masked.is_empty());
         }
         let others = [masker.batch(&texts, shape, 6), Masker { seed: 4, ..masker }.batch(&texts, shape, 5)];
@@ -129,7 +130,7 @@ fn both_ways_of_masking_estimate_the_bound_per_token() {
             let asked = batch.targets.iter().enumerate().filter(|(_, target)| **target >= 0);
             let asked: Vec<_> = asked.map(|(at, &target)| (at, target)).collect();
             let costs = table.costs(&batch.seen, &asked).unwrap();
-            costs.iter().zip(&asked).map(|(cost, &(at, _))| batch.weights[at] * cost.nll).sum()
+            costs.iter().zip(&asked).map(|(cost, &(at, _))| batch.weights[at / shape.positions] * cost.nll).sum()
         };
         let losses: Vec<f64> = (0..4000).map(&mut loss).collect();
         let mean = crate::evaluate::Mean::of(&losses);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::ModelKind;
+use crate::config::{Masking, ModelKind};
 use crate::diffusion::{MD4, MDLM, Schedule, by_grid, fill};
 use crate::generate::{Sampler, Writing};
 use crate::model::TimeEmbedding;
@@ -36,7 +36,8 @@ fn generation_draws_the_golden_tokens() {
             |name: &str| time.is_some() || !(name.starts_with("time_embedding.") || name.contains("modulation."));
         let params = params.with_ids(params.iter().map(|p| kept(&p.name).then_some(p.id)));
         let texts = MaskedTexts::new(&model, time, [1, seq], DType::F64, &mut store);
-        let inputs = Masked { texts, method, shape: Shape { rows: 1, positions: seq, vocab }, seed: 0 };
+        let masker = Masker { schedule: Schedule::Linear, masking: Masking::Bernoulli, seed: 0 };
+        let inputs = Masked { texts, method, masker, shape: Shape { rows: 1, positions: seq, vocab } };
         let foreteller = Foreteller::of(inputs, &model, &params, &mut store).unwrap();
         let mut network = foreteller.on(&mut store);
         let sampler = Sampler::new(&Writing { top_p, ..Writing::default() }, 0).unwrap();
