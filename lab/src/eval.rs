@@ -55,6 +55,9 @@ pub struct Row {
     /// What the model is told about a sequence costs, on average: the facts of an oracle's story.
     #[serde(skip_serializing_if = "Option::is_none")]
     facts_nats_per_sequence: Option<f64>,
+    /// The mean log Z of SEDD's scores at masked tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mean_log_z: Option<f64>,
     /// Nats of each sequence, in order: a comparison with another model, pair by pair, needs them.
     pub sequence_nats: Vec<f64>,
 }
@@ -87,6 +90,7 @@ impl Row {
         }
         Self {
             figures,
+            mean_log_z: None,
             facts_nats_per_sequence: (told > 0.0).then(|| told / total.sequences as f64),
             nats_per_sequence: nats.mean,
             nats_per_sequence_error: nats.error,
@@ -140,8 +144,10 @@ pub fn evaluate(
         evaluator.cut(config.data.chunking, model.lengths.as_ref());
         config.check_room(store, Work::Evaluation)?;
         let mut scores = vec![Vec::new(); group.len()];
+        let mut log_z = Vec::new();
         evaluator.draws(store, source, 0..count, |sequences, done| {
             for draws in &sequences {
+                log_z.extend(draws.log_z);
                 for (scores, &protocol) in scores.iter_mut().zip(group) {
                     scores.push(draws.score(protocol)?);
                 }
@@ -149,7 +155,9 @@ pub fn evaluate(
             progress(before as u64 * count + done, groups.len() as u64 * count);
             Ok(())
         })?;
-        rows.extend(group.iter().zip(scores).map(|(&protocol, scores)| Row::of(protocol, &scores)));
+        let mean_log_z = (!log_z.is_empty()).then(|| Mean::of(&log_z).mean);
+        let row = |(&protocol, scores): (_, Vec<_>)| Row { mean_log_z, ..Row::of(protocol, &scores) };
+        rows.extend(group.iter().zip(scores).map(row));
     }
     rows.sort_by_key(|row: &Row| options.protocols.iter().position(|&protocol| protocol == row.figures.protocol));
     Ok(rows)
@@ -164,7 +172,7 @@ pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy
         .right("nats/sequence", |r| nats(row(r).total.per_sequence()))
         .right("= NLL", |r| part(row(r), row(r).figures.nll))
         .right("+ KL", |r| part(row(r), row(r).figures.kl))
-        .right("perplexity", |r| perplexity(row(r).figures.perplexity))
+        .right("perplexity", |r| bounded(row(r).figures.protocol, perplexity(row(r).figures.perplexity)))
         .right("bits/byte", |r| digits(row(r).figures.bits_per_byte, 4));
     if table.rows.iter().all(|r| row(r).truth.is_none()) {
         return table;
@@ -181,6 +189,11 @@ pub fn text(rows: &[Row]) -> String {
     let mut lines = vec![table.to_string()];
     if rows.iter().any(|row| row.figures.protocol == Protocol::Iwae) {
         lines.push(format!("{IWAE}; with few draws, noise can raise it above elbo"));
+    }
+    // The draws of other protocols say the same.
+    if let Some((row, log_z)) = rows.iter().find_map(|row| Some((row, row.mean_log_z?))) {
+        let name = row.figures.protocol.name();
+        lines.push(format!("{name}: the mean log Z at masked tokens is {log_z:.4}; scores that sum to one have 0"));
     }
     if let Some(exact) = exact {
         lines.push(format!(
@@ -199,6 +212,11 @@ pub fn text(rows: &[Row]) -> String {
         lines.extend(rows.iter().filter_map(|row| row.above().map(|above| verdict(row.figures.protocol, above))));
     }
     lines.join("\n")
+}
+
+/// A perplexity as it stands in a table: "≤" precedes a bound's.
+pub fn bounded(protocol: Protocol, perplexity: String) -> String {
+    if protocol.is_bound() { format!("≤ {perplexity}") } else { perplexity }
 }
 
 /// A perplexity and its standard error, that of its logarithm being `error`.

@@ -2,7 +2,7 @@ use super::Entry;
 use super::curves::{end, window};
 use super::tokens::shade;
 use crate::audit;
-use crate::eval::{self, Row, TRAINING_TEXT};
+use crate::eval::{self, Row, TRAINING_TEXT, bounded};
 use crate::plan::Plans;
 use crate::suite::{self, CAPTION, KNOWN, Known, known, others};
 use crate::table::{Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
@@ -176,6 +176,7 @@ pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
         let title = known(&result.set).map_or(result.set.as_str(), |known| known.title);
         if result.data_learnt { format!("{title}, {TRAINING_TEXT}") } else { title.into() }
     };
+    let shown = |result: &suite::Entry, x| bounded(result.figures.protocol, perplexity(x));
     let table = Table::of(&rows)
         .left("run", |(entry, _)| &entry.name)
         .left("set", |(_, result)| title(result))
@@ -184,8 +185,8 @@ pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
         .right("T", |(_, result)| or_dash(result.fast_steps))
         .right("S", |(_, result)| result.samples)
         .right("nats/token", |(_, result)| plus_minus(result.nats_per_token, result.nats_per_token_error, 4))
-        .right("perplexity", |(_, result)| perplexity(result.figures.perplexity))
-        .right("per GPT-2 token", |(_, result)| or_dash(result.perplexity_per_gpt2_token.map(perplexity)))
+        .right("perplexity", |(_, result)| shown(result, result.figures.perplexity))
+        .right("per GPT-2 token", |(_, result)| or_dash(result.perplexity_per_gpt2_token.map(|x| shown(result, x))))
         .right("published", |(_, result)| or_dash(known(&result.set).map(|known| known.published)))
         .right("bits/byte", |(_, result)| digits(result.figures.bits_per_byte, 4))
         .right("documents", |(_, result)| result.documents)

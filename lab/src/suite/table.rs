@@ -1,5 +1,5 @@
 use super::{CAPTION, Entry, Judged, Known, Request, others};
-use crate::eval::{IWAE, TRAINING_TEXT, origin, with_error};
+use crate::eval::{IWAE, TRAINING_TEXT, bounded, origin, with_error};
 use crate::table::{Table, digits, or_dash, plus_minus, short};
 use ltm::evaluate::Protocol;
 use ltm::run::{Loaded, Run};
@@ -27,7 +27,9 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
         .right("nats/token", |(_, entry, _)| plus_minus(entry.nats_per_token, entry.nats_per_token_error, 4))
         .right("= NLL", |(_, entry, _)| per_token(entry, entry.figures.nll))
         .right("+ KL", |(_, entry, _)| per_token(entry, entry.figures.kl))
-        .right("perplexity", |(_, entry, _)| with_error(entry.figures.perplexity, entry.nats_per_token_error))
+        .right("perplexity", |(_, entry, _)| {
+            bounded(entry.figures.protocol, with_error(entry.figures.perplexity, entry.nats_per_token_error))
+        })
         .right("bits/byte", |(_, entry, _)| {
             // The relative error is that of nats per token.
             let bits = entry.figures.bits_per_byte;
@@ -35,7 +37,8 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
         })
         .right("per GPT-2 token", |(_, entry, _)| {
             let per = entry.gpt2_tokens.map_or(f64::NAN, |n| entry.figures.tokens as f64 / n as f64);
-            or_dash(entry.perplexity_per_gpt2_token.map(|x| with_error(x, entry.nats_per_token_error * per)))
+            let shown = |x| bounded(entry.figures.protocol, with_error(x, entry.nats_per_token_error * per));
+            or_dash(entry.perplexity_per_gpt2_token.map(shown))
         })
         .left("published", |(.., published)| published);
     let mut lines = vec![format!(

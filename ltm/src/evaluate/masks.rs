@@ -1,7 +1,7 @@
 use super::{Draws, Protocol};
 use crate::config::{Chunking, Config};
 use crate::data::Batch;
-use crate::diffusion::{Cost, Estimator, Lengths, Method, Text};
+use crate::diffusion::{Cost, Estimate, Estimator, Lengths, Method, Text};
 use crate::learn::Reader;
 use crate::model::Params;
 use autograd::Store;
@@ -41,12 +41,18 @@ impl Judge {
         }
         let (network, estimator) = (&mut self.reader.on(store), self.estimator);
         let cost = if protocol == Protocol::Normalised { Cost::LogP } else { self.method.cost };
-        let nats: Vec<Vec<f64>> = match protocol {
-            Protocol::Orders => estimator.orders(network, &texts)?,
-            Protocol::Paper => estimator.paper(network, &texts)?.iter().map(|e| e.replicates(cost)).collect(),
-            _ => estimator.elbo(network, &texts)?.iter().map(|e| e.replicates(cost)).collect(),
+        // By replicate of the draws, or by order.
+        let nats: Vec<(Vec<f64>, Option<f64>)> = if protocol == Protocol::Orders {
+            estimator.orders(network, &texts)?.into_iter().map(|nll| (nll, None)).collect()
+        } else {
+            let estimates = match protocol {
+                Protocol::Paper => estimator.paper(network, &texts)?,
+                _ => estimator.elbo(network, &texts)?,
+            };
+            let log_z = |e: &Estimate| (cost == Cost::ScoreEntropy).then_some(e.log_z);
+            estimates.iter().map(|e| (e.replicates(cost), log_z(e))).collect()
         };
-        let draws = texts.iter().zip(nats).map(|(text, nll)| {
+        let draws = texts.iter().zip(nats).map(|(text, (nll, log_z))| {
             Ok(Draws {
                 id: text.sample.id,
                 tokens: text.maskable().len(),
@@ -54,6 +60,7 @@ impl Judge {
                 exact: text.sample.nats,
                 nll,
                 kl: self.length(text)?,
+                log_z,
                 ..Draws::default()
             })
         });

@@ -47,6 +47,8 @@ pub struct Draws {
     pub own_nll: Option<f64>,
     /// KL of the posterior to the prior. Of masked diffusion: the cost of the text's length.
     pub kl: f64,
+    /// The mean log Z of masked tokens, where the cost contains it: 0 if the scores of SEDD sum to one.
+    pub log_z: Option<f64>,
     /// The KL of every latent vector, the first layer's first.
     pub kl_by_latent: Vec<f64>,
 }
@@ -60,11 +62,12 @@ impl Draws {
     /// # Panics
     /// If the draws were made for a protocol that does not [share](Protocol::shares_draws) them.
     pub fn score(&self, protocol: Protocol) -> Result<SequenceScore> {
+        let bound = || {
+            let (nll, noise) = mean_and_variance(&self.nll);
+            (nll + self.kl, nll, noise)
+        };
         let (nats, nll, noise) = match protocol {
-            Protocol::Elbo | Protocol::Bound | Protocol::Normalised | Protocol::Paper => {
-                let (nll, noise) = mean_and_variance(&self.nll);
-                (nll + self.kl, nll, noise)
-            }
+            Protocol::Elbo | Protocol::Bound | Protocol::Normalised | Protocol::Paper => bound(),
             Protocol::Iwae => {
                 let costs: Vec<f64> = self.nll.iter().zip(&self.log_ratio).map(|(nll, ratio)| nll + ratio).collect();
                 let (nats, noise) = log_mean(&costs);
@@ -80,18 +83,15 @@ impl Draws {
                 (nll + self.kl, nll, f64::NAN)
             }
             Protocol::Nll => (self.nll[0], self.nll[0], 0.0),
-            // Without inference there is nothing to draw, but masks.
-            Protocol::Prefix if self.log_ratio.is_empty() => match self.nll[..] {
-                [nll] => (nll, nll, 0.0),
+            Protocol::Prefix => match self.nll[..] {
+                [nll] if self.log_ratio.is_empty() => (nll, nll, 0.0),
+                // The draws are of masks.
+                _ if self.log_ratio.is_empty() => bound(),
                 _ => {
-                    let (nll, noise) = mean_and_variance(&self.nll);
-                    (nll + self.kl, nll, noise)
+                    let (nats, noise) = log_mean(&self.nll);
+                    (nats, nats, noise)
                 }
             },
-            Protocol::Prefix => {
-                let (nats, noise) = log_mean(&self.nll);
-                (nats, nats, noise)
-            }
         };
         if !nats.is_finite() {
             return Err(Error::new(format!("the score of sample {} is not finite", self.id)));
@@ -268,6 +268,7 @@ impl Evaluator {
                 token_nll: scored_nll(b),
                 log_ratio: draws.iter().filter_map(|draw| draw.log_ratio.get(b).copied()).collect(),
                 own_nll: own.as_ref().map(|own| own[b]),
+                log_z: None,
                 kl: kl[b],
                 kl_by_latent: kl_by_latent[b].clone(),
             }
