@@ -37,14 +37,17 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         ModelKind::Oracle => format!("{} latents of known facts in each layer", m.latents),
         _ => "no latents".into(),
     };
+    let sees = match m.kind.method() {
+        Some(_) => "attention in both directions".into(),
+        None => format!("window {}", m.window),
+    };
     print(format_args!(
-        "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {latents}, vocabulary {}\n\
+        "decoder: {} layers of width {}, {} heads, feed-forward {}, {sees}, {latents}, vocabulary {}\n\
          parameters: {parameters} ({} without the embedding)\n\n{}\n",
         m.layers,
         m.dim,
         m.heads,
         m.ffn,
-        m.window,
         m.vocab,
         si((parameters - m.vocab * m.dim) as f64, ""),
         plans.phases()
