@@ -19,7 +19,7 @@ pub struct Other {
     gflops: Option<f64>,
     /// Whether its figures are upper bounds; else they are exact.
     is_bound: bool,
-    /// Perplexities per GPT-2 token, in the order of [`KNOWN`]; 0 for none.
+    /// Perplexities per GPT-2 token unless the name says otherwise, in the order of [`KNOWN`]; 0 for none.
     perplexities: [f64; KNOWN.len()],
 }
 
@@ -30,7 +30,7 @@ const ARRIOLA: &str = "arXiv 2503.09573";
 const LOU: &str = "arXiv 2310.16834";
 const SHI: &str = "arXiv 2406.04329";
 
-const OTHERS: [Other; 9] = [
+const OTHERS: [Other; 11] = [
     small("AR", SAHOO, false, [82.05, 25.75, 51.25, 51.28, 52.09, 49.01, 41.73]),
     small("SEDD", SAHOO, true, [100.09, 34.28, 68.20, 49.86, 62.09, 44.53, 38.48]),
     small("MDLM", SAHOO, true, [95.26, 32.83, 67.01, 47.52, 61.15, 41.89, 37.37]),
@@ -42,7 +42,15 @@ const OTHERS: [Other; 9] = [
     // The table of arXiv 2406.04329 has 42.77 on LAMBADA.
     medium("SEDD", LOU, [87.12, 29.98, 61.19, 42.66, 0.0, 0.0, 0.0]),
     medium("MD4-M", SHI, [66.07, 25.84, 51.45, 44.12, 0.0, 0.0, 0.0]),
+    gpt2("345 M", [47.33, 26.37, 55.72, 15.60, 0.0, 0.0, 0.0]),
+    gpt2("762 M", [40.31, 22.05, 44.575, 10.87, 0.0, 0.0, 0.0]),
 ];
+
+/// Radford et al. 2019, table 3, which counts the words of a set in place of tokens. Its WikiText is WikiText-103.
+const fn gpt2(size: &'static str, perplexities: [f64; KNOWN.len()]) -> Other {
+    let (name, source) = ("GPT-2, per word", "Radford et al. 2019");
+    Other { name, source, size, tokens: None, gflops: None, is_bound: false, perplexities }
+}
 
 const fn small(name: &'static str, source: &'static str, is_bound: bool, perplexities: [f64; KNOWN.len()]) -> Other {
     Other { name, source, size: "110 M", tokens: Some("524 B"), gflops: Some(0.85), is_bound, perplexities }
@@ -54,7 +62,7 @@ const fn medium(name: &'static str, source: &'static str, perplexities: [f64; KN
 
 /// What the table is.
 pub const CAPTION: &str =
-    "Published perplexities per GPT-2 token of models without latents; other preprocessing, other sizes";
+    "Published perplexities of models without latents, per GPT-2 token unless stated; other preprocessing, other sizes";
 
 /// The models' figures for the sets that are `shown`.
 pub fn others(shown: impl Fn(&Known) -> bool) -> Table<'static, Other> {
