@@ -33,7 +33,7 @@ struct Seeds<'a> {
     nats: BTreeMap<u64, f64>,
 }
 
-/// A table with a row for all seeds of a point: their mean, and its differences from the baselines and from the next smaller
+/// A table with a row for all seeds of a point: their mean, its differences from the baselines, and those from the next smaller
 /// T and N_z.
 fn paired(finished: &[(&Outcome, &Finished)]) -> String {
     let what = |o: &Outcome| (o.size.clone(), o.budget, o.kind.clone(), o.latents_total, o.fast_steps);
@@ -56,7 +56,7 @@ fn paired(finished: &[(&Outcome, &Finished)]) -> String {
     let baseline = |row: &Seeds<'_>, kind: &str, latents: usize| {
         let is = |other: &&Seeds<'_>| other.of.kind == kind && other.of.latents_total == latents;
         rows.iter()
-            .filter(|other| infers(row) && alike(row, other))
+            .filter(|other| row.of.kind != kind && alike(row, other))
             .find(is)
             .map_or(String::new(), |other| minus(row, Some(other)))
     };
@@ -99,6 +99,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
         .right("NLL", |(_, f)| or_dash(f.nll_per_sequence.map(|nll| digits(nll, 2))))
         .right("+ KL", |(_, f)| or_dash(f.kl_per_sequence.map(|kl| digits(kl, 2))))
         .right("seconds", |(_, f)| digits(f.train_seconds, 0))
+        .right("tokens/s", |(_, f)| si(f.tokens as f64 / f.train_seconds, ""))
         .right("seed", |(o, _)| o.seed)
         .left("weights", |(_, f)| short(&f.weights_sha256));
     let mut lines = vec![table.to_string()];
