@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long, value_name = "T", value_parser = whole::<usize>(0..))]
     pub(super) steps: Option<usize>,
     /// Draws per sequence, of the posterior or of masks, or generated texts per problem
-    #[arg(long, value_name = "S", default_value_t = 16, value_parser = whole::<usize>(0..=65_536))]
+    #[arg(long, alias = "draws", value_name = "S", default_value_t = 16, value_parser = whole::<usize>(0..=65_536))]
     pub(super) samples: usize,
     /// Score only the first N sequences or problems [default: all; 256 for the embedded corpus]; with --suite, the
     /// first N documents of every set

@@ -4,7 +4,7 @@ use crate::diffusion::{Cost, Masker, Method, Network, Predictor, Seen, Shape, Te
 use crate::learn::Loss;
 use crate::model::{Costs, Denoiser, MaskedText, MaskedTexts, Params};
 use autograd::{Id, Phase, Plan, Request, Store};
-use engine::Result;
+use engine::{DType, Result, Spec};
 use kernels::cross_entropy::LmHead;
 
 /// What stands before every text: its first input, which is seen and not scored. A network that sees no token at all gives every
@@ -112,11 +112,17 @@ impl Reader {
     }
 }
 
-/// A planned forward pass for the logits of one text.
+/// Positions whose logits are computed at once: most calls of generation reveal few.
+const ROWS: usize = 16;
+
+/// A planned forward pass for the logits of one text: up to the head once per call, then the head for some positions at a time.
 #[derive(Debug)]
 pub struct Foreteller {
     inputs: Masked,
     plan: Plan,
+    /// `[ROWS]` i32.
+    rows: Id,
+    /// `[ROWS, V]`.
     logits: Id,
 }
 
@@ -131,17 +137,18 @@ impl Foreteller {
     }
 
     fn of(inputs: Masked, model: &ModelConfig, params: &Params, store: &mut Store) -> Result<Self> {
+        let inputs = Masked { texts: inputs.texts.once_per_batch(), ..inputs };
         let mut denoiser = Denoiser::record(model, params, &inputs.texts, store)?;
-        let logits = denoiser.logits()?;
+        let rows = store.alloc(Spec::new(DType::I32, &[ROWS]));
+        let logits = denoiser.logits_of(rows)?;
         let plan = Plan::new(&denoiser.graph, store, &Request { keep: vec![logits], ..Request::default() })?;
         let logits = plan.value(logits);
-        Ok(Self { inputs, plan, logits })
+        Ok(Self { inputs, plan, rows, logits })
     }
 
     /// The network with its memory, at the current weights.
     pub fn on<'a>(&'a self, store: &'a mut Store) -> impl Predictor + 'a {
         self.plan.run(store, Phase::Update);
-        self.plan.run(store, Phase::Batch);
         Call { with: self, store }
     }
 }
@@ -175,12 +182,19 @@ impl Predictor for Call<'_, Foreteller> {
     }
 
     fn logits(&mut self, seen: &Seen, at: &[usize]) -> Result<Vec<f64>> {
-        let Foreteller { inputs, plan, logits } = self.with;
+        let Foreteller { inputs, plan, rows, logits } = self.with;
         inputs.load_texts(self.store, seen, &vec![-1; seen.tokens.len()], |_| 0.0)?;
-        plan.run(self.store, Phase::Step);
-        let logits = self.store.get(*logits).read_f64()?;
-        let v = inputs.shape.vocab;
-        Ok(at.iter().flat_map(|&at| logits[at * v..][..v].iter().copied()).collect())
+        plan.run(self.store, Phase::Batch);
+        let mut all = Vec::with_capacity(at.len() * inputs.shape.vocab);
+        for at in at.chunks(ROWS) {
+            let mut places = [0; ROWS];
+            places.iter_mut().zip(at).for_each(|(place, &at)| *place = at as i32);
+            self.store.get_mut(*rows).write(&places);
+            plan.run(self.store, Phase::Step);
+            let logits = self.store.get(*logits).read_f64()?;
+            all.extend_from_slice(&logits[..at.len() * inputs.shape.vocab]);
+        }
+        Ok(all)
     }
 }
 

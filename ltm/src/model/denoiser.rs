@@ -7,9 +7,11 @@
 use crate::config::ModelConfig;
 use crate::model::{Decoder, Params, Positions};
 use autograd::{Graph, Id, Phase, Store, Value};
-use engine::{DType, Error, Result, Spec};
+use engine::{DType, Error, Result, Shape, Spec};
 use kernels::cross_entropy::LmHead;
+use kernels::embedding::Embedding;
 use kernels::matmul::Linear;
+use kernels::reshape::Reshape;
 use kernels::self_attention::{Sees, SelfAttention};
 use kernels::slice::Slice;
 
@@ -79,6 +81,8 @@ pub struct MaskedTexts {
     weights: Id,
     /// `[B, F]`, if the denoiser is told the time.
     features: Option<(TimeEmbedding, Id)>,
+    /// When they change.
+    phase: Phase,
     batch: usize,
     sequence: usize,
     vocab: usize,
@@ -100,10 +104,17 @@ impl MaskedTexts {
             targets: store.alloc(grid),
             weights: store.alloc(Spec::new(float, &[batch, sequence])),
             features: time.map(|time| (time, store.alloc(Spec::new(float, &[batch, time.frequencies])))),
+            phase: Phase::Step,
             batch,
             sequence,
             vocab: config.vocab,
         }
+    }
+
+    /// The same buffers for a network that reads them once in a batch of steps.
+    #[must_use]
+    pub fn once_per_batch(self) -> Self {
+        Self { phase: Phase::Batch, ..self }
     }
 
     /// Loads a batch.
@@ -147,7 +158,8 @@ impl MaskedTexts {
     }
 }
 
-/// The recorded network, to which a loss or logits can be added. Everything but the weights changes at every step.
+/// The recorded network, to which a loss or logits can be added. Without [`MaskedTexts::once_per_batch`], everything but the weights
+/// changes at every step.
 #[derive(Debug)]
 pub struct Denoiser {
     /// The record.
@@ -180,10 +192,10 @@ impl Denoiser {
         let g = &mut graph;
         let positions = Positions::new(config, texts.batch, texts.sequence, store);
         let mut decoder = Decoder::new(config, params, &positions, g, Phase::Update)?;
-        let ids = g.leaf("ids", Phase::Step, texts.ids);
-        let lengths = g.leaf("lengths", Phase::Step, texts.lengths);
+        let ids = g.leaf("ids", texts.phase, texts.ids);
+        let lengths = g.leaf("lengths", texts.phase, texts.lengths);
         if let Some((_, features)) = texts.features {
-            let features = g.leaf("features", Phase::Step, features);
+            let features = g.leaf("features", texts.phase, features);
             decoder.tell(g, features)?;
         }
         let attention = SelfAttention { heads: config.heads, sees: Sees::Text };
@@ -197,6 +209,16 @@ impl Denoiser {
     /// The logits of all positions, `[B, N, V]`.
     pub fn logits(&mut self) -> Result<Value> {
         self.graph.apply(Linear, &[self.hidden, self.table])
+    }
+
+    /// The logits `[R, V]` of the positions `rows` of all texts together, `[R]` i32, which change at every step.
+    pub fn logits_of(&mut self, rows: Id) -> Result<Value> {
+        let (g, MaskedTexts { batch, sequence, .. }) = (&mut self.graph, self.texts);
+        let width = g.spec(self.hidden).shape.last();
+        let hidden = g.apply(Reshape(Shape::new(&[batch * sequence, width])), &[self.hidden])?;
+        let rows = g.leaf("rows", Phase::Step, rows);
+        let hidden = g.apply(Embedding, &[hidden, rows])?;
+        g.apply(Linear, &[hidden, self.table])
     }
 
     /// The costs of the predictions: with the score entropy for SEDD, else with the cross-entropy.
