@@ -31,7 +31,7 @@ pub struct Trainer {
     /// Further draws of the latents for the same batch; `None` if one is enough.
     draw: Option<Draw>,
     /// Where batches are loaded for a model of masked diffusion, in place of `inputs`.
-    masked: Option<Masked>,
+    pub masked: Option<Masked>,
     /// The slow step.
     pub slow: Slow,
     /// Steps done.

@@ -162,7 +162,7 @@ impl<'a> Steps<'a> {
         trainer.inputs.load(&mut trainer.store, &config.model, &batch)?;
         let cost = |plan: &Plan, phases: &[Phase]| -> Cost { phases.iter().map(|&phase| plan.cost(phase)).sum() };
 
-        let Trainer { store, fast, slow, .. } = &mut trainer;
+        let Trainer { store, fast, masked, slow, .. } = &mut trainer;
         let (mut fast_step, mut before) = (0.0, 0.0);
         if let Some(fast) = fast {
             fast.take_steps(steps);
@@ -178,7 +178,13 @@ impl<'a> Steps<'a> {
             fast.take_steps(config.fast.steps);
         }
         let [gradient, update] = slow.plans().map(|plan| cost(plan, &Phase::ALL));
+        let mut updates = 0;
         let slow_step = row("slow step: gradient", gradient, tokens, &mut || {
+            // Masked diffusion masks other tokens at every update.
+            if let Some(masked) = masked {
+                updates += 1;
+                masked.load(store, &batch, updates)?;
+            }
             time(device, || {
                 slow.gradient(store);
                 Ok(())
