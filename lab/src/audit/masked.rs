@@ -5,7 +5,7 @@ use crate::eval::Row;
 use crate::table::{Table, digits, plus_minus};
 use engine::Result;
 use ltm::data::{Batch, Source};
-use ltm::diffusion::{Estimator, Exact, Text};
+use ltm::diffusion::{Estimator, Exact, Text, Told};
 use ltm::evaluate::Protocol;
 use ltm::learn::Reader;
 use ltm::run::Loaded;
@@ -54,7 +54,7 @@ pub fn why(protocol: Protocol) -> &'static str {
 /// Sequences that cannot be read, and too little memory.
 pub fn toys(model: &mut Loaded, source: &Arc<dyn Source>) -> Result<Vec<Toy>> {
     let config = &model.config;
-    let Some(method) = config.model.kind.method().filter(|method| method.told.embedding().is_none()) else {
+    let Some(method) = config.model.kind.method().filter(|method| method.told == Told::Nothing) else {
         return Ok(Vec::new());
     };
     let mut batch = Batch::new(source.samples().map_or(TEXTS, |count| count.min(TEXTS)) as usize, config.model.seq);

@@ -154,7 +154,7 @@ impl ModelConfig {
         match (self.ffn, self.kind) {
             (0, ModelKind::Ltm | ModelKind::ArLatent | ModelKind::Oracle) => usual,
             (0, ModelKind::Ar | ModelKind::Mdlm) => usual + self.worth_of_cross_attention(),
-            (0, ModelKind::Sedd | ModelKind::Md4) => ffn_hidden(self, Some(TimeEmbedding::default())),
+            (0, ModelKind::Sedd | ModelKind::Md4) => ffn_hidden(self, Some(TimeEmbedding::of(self.dim))),
             (0, ModelKind::Gpt2) => 4 * self.dim,
             (given, _) => given,
         }

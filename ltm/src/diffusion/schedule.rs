@@ -111,9 +111,9 @@ pub enum Told {
 pub(super) const EPSILON: f64 = 1e-3;
 
 impl Told {
-    /// How the network is told it.
-    pub fn embedding(self) -> Option<TimeEmbedding> {
-        (self != Self::Nothing).then(TimeEmbedding::default)
+    /// How a network of width `dim` is told it.
+    pub fn embedding(self, dim: usize) -> Option<TimeEmbedding> {
+        (self != Self::Nothing).then(|| TimeEmbedding::of(dim))
     }
 
     /// The number τ that the network is told at time `t`.

@@ -26,7 +26,7 @@ impl Masked {
         let model = &config.model;
         let shape = Shape { rows, positions: model.seq + CONTEXT, vocab: model.vocab };
         let sizes = [rows, shape.positions];
-        let texts = MaskedTexts::new(model, method.told.embedding(), sizes, params.dtype, store);
+        let texts = MaskedTexts::new(model, method.told.embedding(model.dim), sizes, params.dtype, store);
         let DiffusionConfig { schedule, masking } = config.diffusion;
         let masker = Masker { schedule, masking, seed: config.train.seed };
         Self { texts, method, masker, shape }

@@ -24,13 +24,13 @@ pub struct TimeEmbedding {
     pub width: usize,
 }
 
-impl Default for TimeEmbedding {
-    fn default() -> Self {
-        Self { frequencies: 256, width: 128 }
-    }
-}
-
 impl TimeEmbedding {
+    /// That of a model of width d: F = 256, and C = 128 from d = 512 on. A narrower model has C = d/4; with 128, modulation
+    /// alone would have more weights than an LTM's cross-attention, so models of equal size could not be compared.
+    pub fn of(dim: usize) -> Self {
+        Self { frequencies: 256, width: (dim / 4).clamp(1, 128) }
+    }
+
     /// The cosines, then the sines, of τ·10000^(−k/(F/2)), k = 0, 1, … below F/2.
     pub fn features(self, tau: f64) -> Vec<f64> {
         let half = self.frequencies / 2;

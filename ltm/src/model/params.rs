@@ -111,7 +111,7 @@ impl Params {
     /// Allocates the parameters of a model.
     pub fn new(config: &ModelConfig, dtype: DType, store: &mut Store) -> Self {
         if let Some(method) = config.kind.method() {
-            return Self::denoiser(config, method.told.embedding(), dtype, store);
+            return Self::denoiser(config, method.told.embedding(config.dim), dtype, store);
         }
         let mut params = Self { list: Vec::new(), dtype, compute: dtype };
         if let Some(positions) = config.positions() {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{Masking, ModelKind};
-use crate::diffusion::{MD4, MDLM, METHODS, SEDD, Schedule, by_grid, fill};
+use crate::diffusion::{MD4, MDLM, METHODS, SEDD, Schedule, Told, by_grid, fill};
 use crate::generate::{Sampler, Writing};
 use crate::model::TimeEmbedding;
 use crate::safetensors::SafeTensors;
@@ -89,7 +89,8 @@ impl<'a> Toy<'a> {
     const ROWS: usize = 64;
 
     fn new(file: &'a SafeTensors<'a>, method: Method) -> Self {
-        let (store, foreteller) = network(file, method, method.told.embedding().map(|_| embedding(file)), Self::ROWS);
+        let (store, foreteller) =
+            network(file, method, (method.told != Told::Nothing).then(|| embedding(file)), Self::ROWS);
         Self { file, store, foreteller }
     }
 
