@@ -37,18 +37,19 @@ impl Part<'_> {
     }
 }
 
-/// The parts of a training step with `steps` fast steps and `updates` of the decoder.
-pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, steps: usize, updates: usize) -> Vec<Part<'a>> {
+/// The parts of a training step with these settings.
+pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, config: &Config) -> Vec<Part<'a>> {
+    let (steps, updates, of_batch) = (config.fast.steps, config.slow.updates, config.train.parts());
     let part = |name, plan, phases, times| Part { name, plan, phases, times };
     let mut parts = Vec::new();
     if let Some(plan) = fast.map(|fast| &fast.plan) {
         let [update, batch, step] = Phase::ALL.each_ref().map(std::slice::from_ref);
-        parts.push(part("fast loop, once per weight update", plan, update, 1));
-        parts.push(part("fast loop, once per batch", plan, batch, 1));
-        parts.push(part("fast loop, at every fast step", plan, step, steps));
+        parts.push(part("fast loop, once per weight update", plan, update, of_batch));
+        parts.push(part("fast loop, once per batch", plan, batch, of_batch));
+        parts.push(part("fast loop, at every fast step", plan, step, of_batch * steps));
     }
     let [gradient, update] = slow.plans();
-    parts.push(part("slow step: gradient", gradient, &Phase::ALL, updates));
+    parts.push(part("slow step: gradient", gradient, &Phase::ALL, of_batch * updates));
     parts.push(part("slow step: update", update, &Phase::ALL, updates));
     parts
 }
@@ -73,7 +74,7 @@ impl Plans {
     }
 
     fn parts(&self) -> Vec<Part<'_>> {
-        parts(self.learner.fast.as_ref(), &self.learner.slow, self.config.fast.steps, self.config.slow.updates)
+        parts(self.learner.fast.as_ref(), &self.learner.slow, &self.config)
     }
 
     /// Token positions of a training step.

@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         mut progress: impl FnMut(u64),
         mut each: impl FnMut([&[i32]; 2], Draws, Vec<f64>) -> Result<()>,
     ) -> Result<()> {
-        let (rows, sequence) = (self.model.config.train.batch, self.model.config.model.seq);
+        let (rows, sequence) = (self.model.config.train.rows(), self.model.config.model.seq);
         let count = source.samples().map_or(count, |samples| samples.min(count));
         let mut batch = Batch::new(rows, sequence);
         for first in (0..count).step_by(rows) {

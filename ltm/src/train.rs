@@ -2,7 +2,7 @@
 
 use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::{Batch, checksum};
-use crate::learn::{Draw, Fast, Inputs, Learner, Masked, Slow};
+use crate::learn::{Draw, Fast, GradientSum, Inputs, Learner, Masked, Slow};
 use crate::model::{Param, Params};
 use crate::safetensors::{self, SafeTensors};
 use autograd::{Id, NonFinite, Store};
@@ -30,10 +30,14 @@ pub struct Trainer {
     pub fast: Option<Fast>,
     /// Further draws of the latents for the same batch; `None` if one is enough.
     draw: Option<Draw>,
+    /// μ and λ of every part of the batch, for these draws, if it has several parts.
+    fits: Vec<[Id; 2]>,
     /// Where batches are loaded for a model of masked diffusion, in place of `inputs`.
     pub masked: Option<Masked>,
     /// The slow step.
     pub slow: Slow,
+    /// The sum of the gradients of a batch's parts.
+    sum: GradientSum,
     /// Steps done.
     pub step: u64,
     /// Whether the last step failed because of a non-finite number.
@@ -76,10 +80,11 @@ impl Trainer {
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(config.train.precision.on(device));
         let activations = config.train.precision.stored_on(device);
-        let Learner { params, inputs, fast, draw, masked, slow, .. } = Learner::new(&config, activations, &mut store)?;
+        let learner = Learner::new(&config, activations, &mut store)?;
+        let Learner { params, inputs, fast, draw, fits, masked, slow, sum, .. } = learner;
         config.check_room(&store, Work::Training)?;
         params.init(&mut store, config.train.seed);
-        Ok(Self { config, store, params, inputs, fast, draw, masked, slow, step: 0, stopped: false })
+        Ok(Self { config, store, params, inputs, fast, draw, fits, masked, slow, sum, step: 0, stopped: false })
     }
 
     /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
@@ -99,22 +104,79 @@ impl Trainer {
         self.config.fast.rate_start + progress * (self.config.fast.rate_end - self.config.fast.rate_start)
     }
 
-    /// Fits the posteriors of the batch like the next step, without other changes.
+    /// Loads part number `part` of a batch, for update number `update` of the run.
+    ///
+    /// # Errors
+    /// If the batch does not fit.
+    pub fn load(&mut self, batch: &Batch, part: usize, update: u64) -> Result<()> {
+        let (rows, store) = (self.config.train.rows(), &mut self.store);
+        if let Some(masked) = &self.masked {
+            return masked.load(store, batch, part, update as u32);
+        }
+        if batch.samples.len() != self.config.train.batch {
+            let (found, must) = (batch.samples.len(), self.config.train.batch);
+            return Err(Error::new(format!("a batch of {found} samples, must be {must}")));
+        }
+        self.inputs.load(store, &self.config.model, &batch.part(rows, part))?;
+        self.inputs.count(store, batch);
+        Ok(())
+    }
+
+    /// Fits the posteriors of a batch of one part like the next step, without other changes.
     ///
     /// # Errors
     /// If the batch does not fit.
     pub fn fit(&mut self, batch: &Batch, after: impl FnMut(usize, &Store)) -> Result<()> {
+        self.fit_part(batch, 0, after)
+    }
+
+    fn fit_part(&mut self, batch: &Batch, part: usize, after: impl FnMut(usize, &Store)) -> Result<()> {
         let step = self.step + 1;
-        if let Some(masked) = &self.masked {
-            let update = (step - 1) * self.config.slow.updates as u64;
-            return masked.load(&mut self.store, batch, update as u32);
-        }
-        self.inputs.load(&mut self.store, &self.config.model, batch)?;
+        self.load(batch, part, (step - 1) * self.config.slow.updates as u64)?;
         let rate = self.fast_rate(step);
         if let Some(fast) = &self.fast {
             fast.fit(&mut self.store, rate, step as u32, after);
         }
         Ok(())
+    }
+
+    /// The gradient at update number `update` of the next step, summed over the parts of the batch; returns the batch's NLL and KL
+    /// in nats. The first update fits the posteriors, later ones draw from them.
+    fn gradient(&mut self, batch: &Batch, update: u64) -> Result<(f64, f64)> {
+        let (parts, number) = (self.config.train.parts(), self.step * self.config.slow.updates as u64 + update);
+        let (mut nll, mut kl) = (0.0, 0.0);
+        for part in 0..parts {
+            if self.config.slow.gradient == SlowGradient::Trajectory {
+                self.slow.clear(&mut self.store);
+            }
+            if update == 0 {
+                self.fit_part(batch, part, |_, _| ())?;
+            } else if parts > 1 || self.masked.is_some() {
+                self.load(batch, part, number)?;
+            }
+            let store = &mut self.store;
+            if let Some(fast) = &self.fast {
+                let fitted = [fast.latents.mu, fast.latents.logvar];
+                let kept = self.fits.get(part).map(|&kept| if update == 0 { (fitted, kept) } else { (kept, fitted) });
+                kept.iter().for_each(|(from, to)| from.iter().zip(to).for_each(|(&from, &to)| store.copy(from, to)));
+                if update == 0 {
+                    kl += fast.latents.posterior_kl(store)?.iter().sum::<f64>();
+                }
+            }
+            if update > 0
+                && let Some(draw) = &self.draw
+            {
+                draw.run(store, number as u32)?;
+            }
+            self.slow.gradient(store);
+            nll += match &self.masked {
+                // The weights of masks differ.
+                Some(_) => self.slow.loss(store)? * batch.scored() as f64,
+                None => self.slow.nll(store)?.iter().sum(),
+            };
+            self.sum.add(store);
+        }
+        Ok((nll, kl))
     }
 
     /// One step: fits the posteriors of the batch, then updates the decoder, `slow.updates` times.
@@ -127,43 +189,19 @@ impl Trainer {
         let rate = self.slow_rate(step);
         let fast_rate = self.fast_rate(step);
         self.stopped = false;
-        if self.config.slow.gradient == SlowGradient::Trajectory {
-            self.slow.clear(&mut self.store);
-        }
-        self.fit(batch, |_, _| ())?;
-        let kl = match &self.fast {
-            Some(fast) => fast.latents.posterior_kl(&self.store)?.iter().sum(),
-            None => 0.0,
-        };
         let (tokens, bytes) = (batch.scored(), batch.bytes());
         let mut report =
-            StepReport { step, nll: 0.0, kl, tokens, bytes, grad_norm: 0.0, rate, fast_rate, skipped: None };
+            StepReport { step, nll: 0.0, kl: 0.0, tokens, bytes, grad_norm: 0.0, rate, fast_rate, skipped: None };
         let updates = self.config.slow.updates as u64;
         for update in 0..updates {
-            let (store, number) = (&mut self.store, (step - 1) * updates + update);
-            if update > 0
-                && let Some(draw) = &self.draw
-            {
-                draw.run(store, number as u32)?;
-            }
-            if update > 0
-                && let Some(masked) = &self.masked
-            {
-                masked.load(store, batch, number as u32)?;
-            }
-            self.slow.gradient(store);
-            let nll = match &self.masked {
-                // The weights of masks differ.
-                Some(_) => self.slow.loss(store)? * tokens as f64,
-                None => self.slow.nll(store)?.iter().sum(),
-            };
-            let grad_norm = self.slow.grad_norm(store)?;
+            let (nll, kl) = self.gradient(batch, update)?;
+            let grad_norm = self.slow.grad_norm(&mut self.store)?;
             if update == 0 {
                 // Later numbers are of weights that have seen the batch.
-                (report.nll, report.grad_norm) = (nll, grad_norm);
+                (report.nll, report.kl, report.grad_norm) = (nll, kl, grad_norm);
             }
             if nll.is_finite() && kl.is_finite() && grad_norm.is_finite() {
-                self.slow.apply(store, rate, number + 1);
+                self.slow.apply(&mut self.store, rate, self.step * updates + update + 1);
                 continue;
             }
             // Non-finite weights are not the fault of this batch.
@@ -210,22 +248,26 @@ impl Trainer {
 
     /// Repeats the step with the same noise, and checks every number.
     fn find_non_finite(&mut self, batch: &Batch, fast_rate: f64, step: u64) -> Result<String> {
-        let store = &mut self.store;
-        self.slow.clear(store);
         let sequence = self.masked.map_or(self.config.model.seq, |masked| masked.positions());
-        let describe = |e: &NonFinite| match row_of(e, batch.samples.len(), sequence) {
-            Some(row) => format!("{}, sample {} (row {row} of the batch)", e.place, batch.samples[row].id),
-            None => format!("{}, a value shared by all samples", e.place),
-        };
-        if let Some(fast) = &self.fast
-            && let Some((t, e)) = fast.fit_checked(store, fast_rate, step as u32)?
-        {
-            return Ok(format!("fast step {}, {}", t + 1, describe(&e)));
+        let rows = self.config.train.rows();
+        for part in 0..self.config.train.parts() {
+            let describe = |e: &NonFinite| match row_of(e, rows, sequence).map(|row| part * rows + row) {
+                Some(row) => format!("{}, sample {} (row {row} of the batch)", e.place, batch.samples[row].id),
+                None => format!("{}, a value shared by all samples", e.place),
+            };
+            self.load(batch, part, self.step * self.config.slow.updates as u64)?;
+            let store = &mut self.store;
+            self.slow.clear(store);
+            if let Some(fast) = &self.fast
+                && let Some((t, e)) = fast.fit_checked(store, fast_rate, step as u32)?
+            {
+                return Ok(format!("fast step {}, {}", t + 1, describe(&e)));
+            }
+            if let Some(e) = self.slow.gradient_checked(store)? {
+                return Ok(format!("decoder gradient, {}", describe(&e)));
+            }
         }
-        Ok(match self.slow.gradient_checked(store)? {
-            Some(e) => format!("decoder gradient, {}", describe(&e)),
-            None => "the gradient's norm overflows".into(),
-        })
+        Ok("the gradient's norm overflows".into())
     }
 
     /// A checksum of the state of training: weights and moments. `None` on a GPU, where they would have to be copied.

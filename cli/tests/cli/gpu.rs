@@ -81,8 +81,8 @@ fn a_gpu_that_is_too_small_or_fails() {
         assert!(note.contains(why), "{}", said.context());
     };
     for (out, settings, bytes, parts) in [
-        ("small", "", 50_000, ["Fake GPU has room for 48.83 KiB", "lower train.batch = 2"]),
-        ("full", "train.batch=64", 1_000_000, ["Fake GPU has room for 976.56 KiB", "lower train.batch = 64"]),
+        ("small", "", 50_000, ["Fake GPU has room for 48.83 KiB", "set train.micro below 2"]),
+        ("full", "train.batch=64", 1_000_000, ["Fake GPU has room for 976.56 KiB", "set train.micro below 64"]),
         ("wide", "model.dim=272", 1 << 30, ["heads of width 136", "at most 128"]),
     ] {
         let said = on_cuda(settings, bytes);

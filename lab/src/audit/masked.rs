@@ -59,7 +59,7 @@ pub fn toys(model: &mut Loaded, source: &Arc<dyn Source>) -> Result<Vec<Toy>> {
     };
     let mut batch = Batch::new(source.samples().map_or(TEXTS, |count| count.min(TEXTS)) as usize, config.model.seq);
     batch.fill(&**source, (0..).map(Some))?;
-    let reader = Reader::new(config, method, config.train.batch, &model.params, &mut model.store)?;
+    let reader = Reader::new(config, method, config.train.rows(), &model.params, &mut model.store)?;
     let network = &mut reader.on(&mut model.store);
     let estimator = Estimator::new(config.diffusion.schedule, config.train.seed, REPLICATES, DRAWS)?;
     let mut toys = Vec::new();

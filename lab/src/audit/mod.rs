@@ -162,7 +162,7 @@ pub fn audit(
     evaluators.push((Way::Reference, Evaluator::new(&reference, Protocol::Elbo, steps, draws, params, store)?));
     config.check_room(store, Work::Evaluation)?;
     let count = source.samples().map_or(options.sequences, |samples| samples.min(options.sequences));
-    let batches = count.div_ceil(config.train.batch as u64) * evaluators.len() as u64;
+    let batches = count.div_ceil(config.train.rows() as u64) * evaluators.len() as u64;
     let work = options.steps.iter().map(|&t| t as u64).sum::<u64>() * batches;
     let mut done = 0;
     let mut rows = Vec::new();

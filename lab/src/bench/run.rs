@@ -147,6 +147,7 @@ impl<'a> Steps<'a> {
         let (setup, known) = (self.setup, self.training_steps);
         let Setup { device, config, .. } = setup;
         let tokens = Some(config.train.batch * config.model.seq);
+        let at_once = Some(config.train.rows() * config.model.seq);
         let left = setup.effort.passes.saturating_sub(self.pass);
         let mut row = |name: &str, cost: Cost, tokens, sample: &mut dyn FnMut() -> Result<Vec<f64>>| {
             let task = Task { tokens, ..Task::new(STEPS, name, "whole", cost) };
@@ -159,7 +160,7 @@ impl<'a> Steps<'a> {
         roomy.fast.steps = steps.max(config.fast.steps);
         let batch = random_batch(config);
         let mut trainer = Trainer::new(roomy, device)?;
-        trainer.inputs.load(&mut trainer.store, &config.model, &batch)?;
+        trainer.load(&batch, 0, 0)?;
         let cost = |plan: &Plan, phases: &[Phase]| -> Cost { phases.iter().map(|&phase| plan.cost(phase)).sum() };
 
         let Trainer { store, fast, masked, slow, .. } = &mut trainer;
@@ -168,7 +169,7 @@ impl<'a> Steps<'a> {
             fast.take_steps(steps);
             let (plan, once) = (&fast.plan, [Phase::Update, Phase::Batch]);
             let each = cost(plan, &[Phase::Step]);
-            fast_step = row("fast step", each, tokens, &mut || Ok(fast_steps(fast, store, steps)))?;
+            fast_step = row("fast step", each, at_once, &mut || Ok(fast_steps(fast, store, steps)))?;
             before = row("before the fast steps", cost(plan, &once), None, &mut || {
                 time(device, || {
                     once.iter().for_each(|&phase| plan.run(store, phase));
@@ -179,11 +180,11 @@ impl<'a> Steps<'a> {
         }
         let [gradient, update] = slow.plans().map(|plan| cost(plan, &Phase::ALL));
         let mut updates = 0;
-        let slow_step = row("slow step: gradient", gradient, tokens, &mut || {
+        let slow_step = row("slow step: gradient", gradient, at_once, &mut || {
             // Masked diffusion masks other tokens at every update.
             if let Some(masked) = masked {
                 updates += 1;
-                masked.load(store, &batch, updates)?;
+                masked.load(store, &batch, 0, updates)?;
             }
             time(device, || {
                 slow.gradient(store);
@@ -199,10 +200,11 @@ impl<'a> Steps<'a> {
         })?;
 
         // The first pass decides for all; otherwise slow passes would be left out.
-        let expected = before + config.fast.steps as f64 * fast_step + config.slow.updates as f64 * slow_step;
+        let once = before + config.fast.steps as f64 * fast_step + config.slow.updates as f64 * slow_step;
+        let expected = config.train.parts() as f64 * once;
         let count = known.unwrap_or(((TRAINING / expected) as usize).max(1));
         if count >= left {
-            let parts = parts(trainer.fast.as_ref(), &trainer.slow, config.fast.steps, config.slow.updates);
+            let parts = parts(trainer.fast.as_ref(), &trainer.slow, config);
             let cost = parts.iter().map(Part::cost_in_step).sum();
             row("training step", cost, tokens, &mut || time(device, || trainer.train(&batch).map(drop)))?;
         }

@@ -40,12 +40,12 @@ impl Config {
                 m.window
             )));
         }
-        let batch = if work == Work::Generation { 1 } else { self.train.batch };
+        let batch = if work == Work::Generation { 1 } else { self.train.rows() };
         let elements = batch * m.seq * (2 * m.ffn_hidden()).max(3 * m.dim);
         if elements > MOST_ELEMENTS {
             return Err(Error::device(format!(
-                "train.batch = {batch} sequences of model.seq = {} make a value of {elements} elements, but kernels on {name} \
-                 count to {MOST_ELEMENTS}: lower one of them",
+                "{batch} sequences of model.seq = {} make a value of {elements} elements, but kernels on {name} count to \
+                 {MOST_ELEMENTS}: lower that or train.micro, the sequences computed at once",
                 m.seq
             )));
         }
@@ -78,8 +78,8 @@ impl Config {
         match work {
             Work::Evaluation | Work::Generation if matches!(store.device, Device::Cuda(_)) => String::new(),
             _ if 2 * weights > store.bytes() => format!(": lower model.dim = {} or model.layers = {}", m.dim, m.layers),
-            Work::Generation => format!(": lower model.seq = {}", m.seq),
-            _ => format!(": lower train.batch = {} or model.seq = {}", self.train.batch, m.seq),
+            _ if work == Work::Generation || self.train.rows() == 1 => format!(": lower model.seq = {}", m.seq),
+            _ => format!(": set train.micro below {}, or lower model.seq = {}", self.train.rows(), m.seq),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Derives sizes from others, and checks that all settings fit together.
 
-use super::{Config, FastConfig, ModelConfig, ModelKind, Noise, SlowGradient};
+use super::{Config, FastConfig, ModelConfig, ModelKind, Noise, SlowGradient, TrainConfig};
 use crate::model::{Params, TimeEmbedding, ffn_hidden};
 use autograd::Store;
 use engine::{DType, Error, Result};
@@ -58,6 +58,13 @@ impl Config {
             slow.min_rate,
             slow.rate
         );
+        let rows = config.train.rows();
+        let parts = batch.div_ceil(rows).next_power_of_two();
+        ensure!(
+            batch == rows * parts,
+            "train.batch = {batch} is not a power of two times train.micro = {rows}: use e.g. train.batch = {}",
+            rows * parts
+        );
         ensure!(
             slow.updates == 1 || slow.gradient == SlowGradient::Final,
             "slow.updates = {} needs slow.gradient = final: a trajectory has one gradient per batch",
@@ -109,6 +116,18 @@ impl FastConfig {
             Noise::Antithetic => self.steps.is_multiple_of(2),
             Noise::Fixed => false,
         }
+    }
+}
+
+impl TrainConfig {
+    /// Samples computed at once: `micro`, or the whole batch if that is 0.
+    pub fn rows(&self) -> usize {
+        if self.micro == 0 { self.batch } else { self.micro }
+    }
+
+    /// Parts of a batch that are computed one after the other.
+    pub fn parts(&self) -> usize {
+        self.batch / self.rows()
     }
 }
 

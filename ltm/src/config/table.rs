@@ -153,6 +153,8 @@ table! {
     train ("train"): TrainConfig {
         /// Samples per step B.
         batch: usize = 8, Within(1.0, 65_535.0);
+        /// Samples computed at once, to save memory; 0 for the whole batch, which must be a power of two times as many.
+        micro: usize = 0, Within(0.0, 65_535.0);
         /// Number of training steps.
         steps: usize = 10_000, Within(1.0, STEPS);
         /// Seed of the weights, the noise and the order of the data.

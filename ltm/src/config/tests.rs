@@ -153,7 +153,12 @@ fn files_are_strict() {
 
 #[test]
 fn contradictions_are_refused_in_one_line() {
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 19] = [
+        (&["train.batch=12", "train.micro=4"], "not a power of two times train.micro = 4: use e.g. train.batch = 16"),
+        (
+            &["train.micro=16"],
+            "train.batch = 8 is not a power of two times train.micro = 16: use e.g. train.batch = 16",
+        ),
         (&["model.dim=100"], "model.dim = 100 is not divisible by model.heads = 8: use e.g. model.dim = 112"),
         (&["model.dim=24"], "/ model.heads = 3 is odd, but rotary positions need pairs: use e.g. model.dim = 32"),
         (&["model.latents=342"], "use at most 341 per layer"),

@@ -46,6 +46,20 @@ impl Batch {
         Ok(())
     }
 
+    /// Part number `part` of consecutive parts of `rows` samples each.
+    ///
+    /// # Panics
+    /// If there are not so many samples.
+    pub fn part(&self, rows: usize, part: usize) -> Self {
+        let (n, samples) = (self.tokens.len() / self.samples.len(), part * rows..(part + 1) * rows);
+        let tokens = samples.start * n..samples.end * n;
+        Self {
+            tokens: self.tokens[tokens.clone()].to_vec(),
+            targets: self.targets[tokens].to_vec(),
+            samples: self.samples[samples].to_vec(),
+        }
+    }
+
     /// Number of scored targets.
     pub fn scored(&self) -> u64 {
         self.samples.iter().map(|sample| u64::from(sample.scored)).sum()

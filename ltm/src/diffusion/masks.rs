@@ -2,6 +2,7 @@ use super::schedule::EPSILON;
 use super::{SITE, Schedule, Seen, Shape, Text};
 use crate::config::Masking;
 use engine::rng::Stream;
+use std::ops::Range;
 
 /// Sites of a step's shared number, and of the uniforms that decide which positions are masked.
 const SHIFT: u32 = SITE;
@@ -83,15 +84,15 @@ pub struct Masker {
 }
 
 impl Masker {
-    /// The masks of step number `step`, for all texts of its batch.
+    /// The masks of step number `step`, for the texts at `places` of its batch.
     ///
     /// # Panics
     /// If a text is longer than the network's positions.
-    pub fn batch(&self, texts: &[Text], shape: Shape, step: u32) -> MaskedBatch {
+    pub fn batch(&self, texts: &[Text], places: Range<usize>, shape: Shape, step: u32) -> MaskedBatch {
         let shift = Stream::new(self.seed, SHIFT).step(step).uniform(0);
         let maskable: usize = texts.iter().map(|text| text.maskable().len()).sum();
         let mut batch = MaskedBatch::default();
-        for (place, text) in texts.iter().enumerate() {
+        for (place, text) in texts.iter().enumerate().take(places.end).skip(places.start) {
             let stream = Stream::new(self.seed, MASKS).step(step).sample(text.sample.id);
             let uniforms: Vec<_> = text.maskable().map(|i| (i, stream.uniform(i as u32))).collect();
             let masks = self.masks(stratum(shift, place, texts.len()), &uniforms);

@@ -28,7 +28,7 @@ impl Judge {
                 "{draws} draws: masked diffusion needs an even number, because two independent halves show the error"
             )));
         }
-        let reader = Reader::new(config, method, config.train.batch, params, store)?;
+        let reader = Reader::new(config, method, config.train.rows(), params, store)?;
         let estimator = Estimator::new(config.diffusion.schedule, config.train.seed, REPLICATES, draws / REPLICATES)?;
         Ok(Self { reader, method, estimator, documents: config.data.chunking == Chunking::Documents, lengths: None })
     }

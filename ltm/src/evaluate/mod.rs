@@ -149,7 +149,7 @@ impl Evaluator {
         if draws == 0 {
             return Err(Error::usage("an evaluation needs at least one draw".to_string()));
         }
-        let (model, batch) = (&config.model, config.train.batch);
+        let (model, batch) = (&config.model, config.train.rows());
         protocol.check(model)?;
         let way = match model.kind.method() {
             Some(method) => Way::Masked(Judge::new(config, method, draws, params, store)?),
@@ -161,7 +161,7 @@ impl Evaluator {
 
     /// Plans for a model that predicts the next token.
     fn next(config: &Config, protocol: Protocol, steps: usize, params: &Params, store: &mut Store) -> Result<Way> {
-        let (model, batch) = (&config.model, config.train.batch);
+        let (model, batch) = (&config.model, config.train.rows());
         let inputs = Inputs::new(model, batch, model.seq, params.dtype, store);
         let seen = if protocol == Protocol::Prefix && model.kind.infers() {
             Inputs::new(model, batch, (model.seq / 2).max(1), params.dtype, store)

@@ -37,12 +37,13 @@ impl Masked {
         self.shape.positions
     }
 
-    /// Loads a batch with the masks of update number `update`.
+    /// Loads part number `part` of a batch, as many texts as there are rows, with the masks of update number `update`.
     ///
     /// # Errors
     /// If a text is too long or has a token beyond the vocabulary.
-    pub fn load(&self, store: &mut Store, batch: &Batch, update: u32) -> Result<()> {
-        let masked = self.masker.batch(&Text::of(batch, true), self.shape, update);
+    pub fn load(&self, store: &mut Store, batch: &Batch, part: usize, update: u32) -> Result<()> {
+        let (texts, rows) = (Text::of(batch, true), self.shape.rows);
+        let masked = self.masker.batch(&texts, part * rows..(part + 1) * rows, self.shape, update);
         self.load_texts(store, &masked.seen, &masked.targets, |row| masked.weights[row])
     }
 

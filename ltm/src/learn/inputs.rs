@@ -78,8 +78,13 @@ impl Inputs {
         store.get_mut(self.targets).write(&batch.targets);
         let ids: Vec<i32> = batch.samples.iter().map(|sample| sample.id as i32).collect();
         store.get_mut(self.samples).write(&ids);
+        self.count(store, batch);
+        Ok(())
+    }
+
+    /// Sets the weight of a token in the mean by the counted targets of `batch`, of which a part is loaded.
+    pub fn count(&self, store: &mut Store, batch: &Batch) {
         let count = batch.targets.iter().filter(|&&t| t >= 0).count();
         store.get_mut(self.mean).set_f64(&[1.0 / count.max(1) as f64]);
-        Ok(())
     }
 }

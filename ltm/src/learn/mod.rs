@@ -7,6 +7,7 @@ mod fast;
 mod inputs;
 mod score;
 mod slow;
+mod sum;
 
 pub use denoise::{Foreteller, Masked, Reader};
 pub use draw::Draw;
@@ -14,6 +15,7 @@ pub use fast::{Fast, FastOptions, Latents};
 pub use inputs::Inputs;
 pub use score::{Score, Scores};
 pub use slow::Slow;
+pub use sum::GradientSum;
 
 use crate::config::{Config, ModelConfig, SlowGradient};
 use crate::model::{Decoder, Params, Positions};
@@ -74,10 +76,14 @@ pub struct Learner {
     pub fast: Option<Fast>,
     /// New draws into the z that the slow step reads; `None` if it takes one per batch.
     pub draw: Option<Draw>,
+    /// μ and λ of every part of a batch, if there are several and further draws.
+    pub fits: Vec<[Id; 2]>,
     /// Where batches are loaded for a model of masked diffusion, in place of `inputs`.
     pub masked: Option<Masked>,
     /// It owns the gradients accumulated during fast steps, if the configuration wants them.
     pub slow: Slow,
+    /// The sum of the gradients of a batch's parts.
+    pub sum: GradientSum,
     /// Bytes of the parameters, of the inputs and the fast loop, and of the slow step.
     pub bytes: [usize; 3],
 }
@@ -89,7 +95,8 @@ impl Learner {
         let model = &config.model;
         let params = Params::new(model, DType::F32, store).computed_in(activations);
         let with_params = store.bytes();
-        let inputs = Inputs::new(model, config.train.batch, model.seq, DType::F32, store);
+        let (rows, parts) = (config.train.rows(), config.train.parts());
+        let inputs = Inputs::new(model, rows, model.seq, DType::F32, store);
         let piles: Vec<Id> = match config.slow.gradient {
             SlowGradient::Final => Vec::new(),
             SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),
@@ -101,14 +108,18 @@ impl Learner {
         // A seed that no run has, so that an evaluation with the run's seed does not repeat these draws.
         let seed = config.train.seed ^ (1 << 62);
         let draw = again.map(|l| Draw::new(&l, [l.eps, l.z], &inputs, seed, store)).transpose()?;
+        // The fits of all parts of a batch, for their later draws.
+        let posterior = |l: &Latents| [l.mu, l.logvar].map(|id| store.alloc(store.get(id).spec()));
+        let fits = again.filter(|_| parts > 1).iter().flat_map(|l| vec![l; parts]).map(posterior).collect();
         let with_fast = store.bytes();
         let z = fast.as_ref().map(|fast| fast.latents.z);
-        let masked = model.kind.method().map(|method| Masked::new(config, method, config.train.batch, &params, store));
+        let masked = model.kind.method().map(|method| Masked::new(config, method, rows, &params, store));
         let slow = match &masked {
             Some(masked) => Slow::of(masked.loss(model, &params, store)?, &config.slow, &params, &piles, store)?,
             None => Slow::new(model, &config.slow, &params, &inputs, z, &piles, store)?,
         };
+        let sum = GradientSum::new(&slow.grads, parts, store)?;
         let bytes = [with_params, with_fast - with_params, store.bytes() - with_fast];
-        Ok(Self { params, inputs, fast, draw, masked, slow, bytes })
+        Ok(Self { params, inputs, fast, draw, fits, masked, slow, sum, bytes })
     }
 }

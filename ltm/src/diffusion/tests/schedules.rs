@@ -88,7 +88,7 @@ fn masks_depend_on_the_sample_and_its_place() {
     let texts: Vec<_> = (0..4).map(|id| text(id, &[7; 40][..40 - id as usize], 2)).collect();
     for masking in [Masking::Bernoulli, Masking::Count] {
         let masker = Masker { schedule: Schedule::Cosine, masking, seed: 3 };
-        let batch = masker.batch(&texts, shape, 5);
+        let batch = masker.batch(&texts, 0..texts.len(), shape, 5);
         assert_eq!(batch.seen.lengths, [40, 39, 38, 37]);
         for (b, row) in batch.seen.tokens.chunks(40).enumerate() {
             let targets = &batch.targets[b * 40..][..40];
@@ -106,7 +106,10 @@ fn masks_depend_on_the_sample_and_its_place() {
             assert_eq!(batch.weights[b], weight / maskable, "{masked:?}");
             assert!(masking == Masking::Bernoulli || !masked.is_empty());
         }
-        let others = [masker.batch(&texts, shape, 6), Masker { seed: 4, ..masker }.batch(&texts, shape, 5)];
+        let others = [
+            masker.batch(&texts, 0..texts.len(), shape, 6),
+            Masker { seed: 4, ..masker }.batch(&texts, 0..texts.len(), shape, 5),
+        ];
         assert!(others.iter().all(|other| other.seen.tokens != batch.seen.tokens));
         // Every quarter of the unit interval has one time, or every quarter of the counts.
         if masking == Masking::Bernoulli {
@@ -126,7 +129,7 @@ fn both_ways_of_masking_estimate_the_bound_per_token() {
         let masker = Masker { schedule: Schedule::Poly(2.0), masking, seed: 3 };
         let shape = table.shape;
         let mut loss = |step| -> f64 {
-            let batch = masker.batch(&texts, shape, step);
+            let batch = masker.batch(&texts, 0..texts.len(), shape, step);
             let asked = batch.targets.iter().enumerate().filter(|(_, target)| **target >= 0);
             let asked: Vec<_> = asked.map(|(at, &target)| (at, target)).collect();
             let costs = table.costs(&batch.seen, &asked).unwrap();
