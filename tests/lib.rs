@@ -5,6 +5,7 @@ pub mod measured;
 pub mod packages;
 pub mod products;
 pub mod shim;
+pub mod threads;
 
 use ltm::config::Config;
 use ltm::data::Batch;

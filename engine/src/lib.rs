@@ -3,6 +3,7 @@
 
 mod buffer;
 pub mod case;
+mod collective;
 #[allow(unsafe_code)]
 pub mod cuda;
 mod device;
@@ -20,6 +21,7 @@ mod shape;
 pub mod simd;
 
 pub use buffer::Buffer;
+pub use collective::{Alone, Collective};
 pub use device::{Device, Products};
 pub use dtype::{DType, Element};
 pub use eager::Eager;

@@ -62,7 +62,7 @@ impl Plans {
     pub fn new(config: &Config, device: &Device) -> Result<Self> {
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(config.train.precision.on(device));
-        let learner = Learner::new(config, config.train.precision.stored_on(device), &mut store)?;
+        let learner = Learner::new(config, config.train.precision.stored_on(device), config.train.parts(), &mut store)?;
         Ok(Self { store, learner, config: config.clone() })
     }
 

@@ -6,10 +6,11 @@ use crate::learn::{Draw, Fast, GradientSum, Inputs, Learner, Masked, Slow};
 use crate::model::{Param, Params};
 use crate::safetensors::{self, SafeTensors};
 use autograd::{Id, NonFinite, Store};
-use engine::{Device, Error, Result};
+use engine::{Alone, Collective, Device, Error, Result};
 use rayon::prelude::*;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The largest useful magnitude of a weight: beyond it squares are not finite, and no text can be scored.
 const LARGEST: f32 = 1e19;
@@ -44,6 +45,8 @@ pub struct Trainer {
     pub stopped: bool,
     /// Where batches are loaded.
     pub inputs: Inputs,
+    /// The processes that share the parts of a batch.
+    ranks: Arc<dyn Collective>,
 }
 
 /// The result of one step; nats are sums over the batch.
@@ -75,16 +78,25 @@ impl Trainer {
     /// # Errors
     /// If the configuration contradicts itself, or the device lacks kernels or memory for it.
     pub fn new(config: Config, device: &Device) -> Result<Self> {
+        Self::among(config, device, Arc::new(Alone))
+    }
+
+    /// The same as one of several processes, each of which computes as many parts of every batch.
+    ///
+    /// # Errors
+    /// Also if the parts cannot be shared equally, or several processes use GPUs.
+    pub fn among(config: Config, device: &Device, ranks: Arc<dyn Collective>) -> Result<Self> {
         let config = config.resolved()?;
+        let parts = shared(&config, device, ranks.size())?;
         config.check_training()?;
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(config.train.precision.on(device));
         let activations = config.train.precision.stored_on(device);
-        let learner = Learner::new(&config, activations, &mut store)?;
+        let learner = Learner::new(&config, activations, parts, &mut store)?;
         let Learner { params, inputs, fast, draw, fits, masked, slow, sum, .. } = learner;
         config.check_room(&store, Work::Training)?;
         params.init(&mut store, config.train.seed);
-        Ok(Self { config, store, params, inputs, fast, draw, fits, masked, slow, sum, step: 0, stopped: false })
+        Ok(Self { config, store, params, inputs, fast, draw, fits, masked, slow, sum, step: 0, stopped: false, ranks })
     }
 
     /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
@@ -143,9 +155,13 @@ impl Trainer {
     /// The gradient at update number `update` of the next step, summed over the parts of the batch; returns the batch's NLL and KL
     /// in nats. The first update fits the posteriors, later ones draw from them.
     fn gradient(&mut self, batch: &Batch, update: u64) -> Result<(f64, f64)> {
-        let (parts, number) = (self.config.train.parts(), self.step * self.config.slow.updates as u64 + update);
-        let (mut nll, mut kl) = (0.0, 0.0);
-        for part in 0..parts {
+        let number = self.step * self.config.slow.updates as u64 + update;
+        let parts = self.config.train.parts() / self.ranks.size();
+        // NLL and KL of every part, in their order.
+        let mut costs = Vec::new();
+        for own in 0..parts {
+            let part = self.ranks.rank() * parts + own;
+            let mut kl = 0.0;
             if self.config.slow.gradient == SlowGradient::Trajectory {
                 self.slow.clear(&mut self.store);
             }
@@ -157,10 +173,10 @@ impl Trainer {
             let store = &mut self.store;
             if let Some(fast) = &self.fast {
                 let fitted = [fast.latents.mu, fast.latents.logvar];
-                let kept = self.fits.get(part).map(|&kept| if update == 0 { (fitted, kept) } else { (kept, fitted) });
+                let kept = self.fits.get(own).map(|&kept| if update == 0 { (fitted, kept) } else { (kept, fitted) });
                 kept.iter().for_each(|(from, to)| from.iter().zip(to).for_each(|(&from, &to)| store.copy(from, to)));
                 if update == 0 {
-                    kl += fast.latents.posterior_kl(store)?.iter().sum::<f64>();
+                    kl = fast.latents.posterior_kl(store)?.iter().sum::<f64>();
                 }
             }
             if update > 0
@@ -169,14 +185,39 @@ impl Trainer {
                 draw.run(store, number as u32)?;
             }
             self.slow.gradient(store);
-            nll += match &self.masked {
+            let nll = match &self.masked {
                 // The weights of masks differ.
                 Some(_) => self.slow.loss(store)? * batch.scored() as f64,
-                None => self.slow.nll(store)?.iter().sum(),
+                None => self.slow.nll(store)?.iter().sum::<f64>(),
             };
             self.sum.add(store);
+            costs.extend([nll, kl].map(f64::to_bits));
         }
-        Ok((nll, kl))
+        // Before the gradients, so that a process which waits here waits for the work of another.
+        let costs: Vec<f64> = self.ranks.gather(&costs)?.into_iter().map(f64::from_bits).collect();
+        if self.ranks.size() > 1 {
+            self.slow.grads.iter().try_for_each(|&id| self.ranks.sum(self.store.get_mut(id).as_mut_slice()))?;
+        }
+        Ok(costs.chunks(2).fold((0.0, 0.0), |(nll, kl), part| (nll + part[0], kl + part[1])))
+    }
+
+    /// Gives every process the weights, the moments and the step of process 0.
+    ///
+    /// # Errors
+    /// If a process is gone.
+    pub fn share(&mut self) -> Result<()> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let moments = self.slow.moments.iter().flat_map(|&(m, v)| [Some(m), v]).flatten();
+        for id in self.params.iter().map(|p| p.id).chain(moments).collect::<Vec<_>>() {
+            let values: &mut [f32] = self.store.get_mut(id).as_mut_slice();
+            self.ranks.broadcast(bytemuck::cast_slice_mut(values))?;
+        }
+        let mut step = self.step.to_le_bytes();
+        self.ranks.broadcast(&mut step)?;
+        self.step = u64::from_le_bytes(step);
+        Ok(())
     }
 
     /// One step: fits the posteriors of the batch, then updates the decoder, `slow.updates` times.
@@ -309,6 +350,27 @@ impl Trainer {
         self.step = step;
         Ok(())
     }
+}
+
+/// The parts of a batch that each of `ranks` processes computes.
+fn shared(config: &Config, device: &Device, ranks: usize) -> Result<usize> {
+    let (batch, rows, parts) = (config.train.batch, config.train.rows(), config.train.parts());
+    if ranks > 1 && matches!(device, Device::Cuda(_)) {
+        return Err(Error::usage(format!("{ranks} processes cannot train on GPUs yet: use --device cpu")));
+    }
+    if parts.is_multiple_of(ranks) {
+        return Ok(parts / ranks);
+    }
+    // As many as share the parts, or parts that as many share.
+    let (fewer, micro) = (1 << ranks.min(parts).ilog2(), batch / ranks.next_power_of_two());
+    let more = if micro > 0 {
+        format!(", or train.micro = {micro} with {}", ranks.next_power_of_two())
+    } else {
+        String::new()
+    };
+    Err(Error::usage(format!(
+        "{ranks} processes cannot share train.batch = {batch} in {parts} parts of train.micro = {rows}: use {fewer}{more}"
+    )))
 }
 
 /// The row of the batch with a bad number, if its value has a row per sample or per token.

@@ -89,13 +89,13 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// Plans training with a resolved configuration, activations stored as `activations`. The parameters are not
-    /// initialised.
-    pub fn new(config: &Config, activations: DType, store: &mut Store) -> Result<Self> {
+    /// Plans training with a resolved configuration, activations stored as `activations`, if this process computes `parts` parts
+    /// of a batch. The parameters are not initialised.
+    pub fn new(config: &Config, activations: DType, parts: usize, store: &mut Store) -> Result<Self> {
         let model = &config.model;
         let params = Params::new(model, DType::F32, store).computed_in(activations);
         let with_params = store.bytes();
-        let (rows, parts) = (config.train.rows(), config.train.parts());
+        let rows = config.train.rows();
         let inputs = Inputs::new(model, rows, model.seq, DType::F32, store);
         let piles: Vec<Id> = match config.slow.gradient {
             SlowGradient::Final => Vec::new(),

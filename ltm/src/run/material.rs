@@ -3,7 +3,7 @@ use crate::config::{Chunking, Config, Tokenizer};
 use crate::corpus::Corpus;
 use crate::data::{self, Bytes, Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
 use crate::hash::sha256;
-use engine::{Error, Result};
+use engine::{Alone, Collective, Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,9 +16,11 @@ pub const REPORT_SEED: u64 = VALIDATION_SEED + 1;
 /// Validation stories used during training.
 const VALIDATION_STORIES: u64 = 1 << 20;
 
-/// Training and validation text of a run.
+/// Training and validation text of a run, and who trains on it.
 #[derive(Clone)]
 pub struct Material {
+    /// The processes that share the work, one unless set otherwise.
+    pub ranks: Arc<dyn Collective>,
     /// Training text.
     pub training: Arc<dyn Source>,
     /// Validation text, if there is any.
@@ -52,6 +54,7 @@ impl Material {
                 ));
             }
             return Ok(Self {
+                ranks: Arc::new(Alone),
                 training: Arc::new(Stories::new(Corpus::of(config)?, config.train.seed, None)),
                 validation: Some(stories(config, VALIDATION_SEED, VALIDATION_STORIES)?),
                 validation_files: Vec::new(),
@@ -103,6 +106,7 @@ impl Material {
         let mut validation_files: Vec<_> = validation.iter().flat_map(Dataset::files).cloned().collect();
         validation_files.dedup();
         Ok(Self {
+            ranks: Arc::new(Alone),
             validation_files,
             seen,
             repeated,

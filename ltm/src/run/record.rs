@@ -20,12 +20,20 @@ pub struct Record {
     pub after: u64,
     /// The program.
     pub program: Program,
-    /// The machine.
+    /// The machine, of process 0 if there were several.
     pub machine: Machine,
+    /// Processes.
+    #[serde(default = "alone")]
+    pub ranks: usize,
     /// Its data.
     pub data: Data,
     /// Every setting at that time.
     pub config: Config,
+}
+
+/// The number of processes of a run that does not say it.
+fn alone() -> usize {
+    1
 }
 
 /// SHA-256 of all sources of the library and the program, with the lock file.
@@ -74,7 +82,7 @@ pub struct Machine {
     pub features: Vec<String>,
     /// The one in use.
     pub feature_used: String,
-    /// Threads.
+    /// Threads of a process.
     pub threads: usize,
     /// `CPU`, or the GPU's name.
     pub device: String,
@@ -150,7 +158,8 @@ impl Record {
     pub(super) fn append(run: &Run, after: u64, material: &Material, device: &Device) -> Result<()> {
         let (mut lines, _) = json::Lines::open::<Self>(&run.path.join(FILE), |_| true)?;
         let (data, config) = (material.data.clone(), run.config.clone());
-        lines.write(&Self { after, program: Program::this(), machine: Machine::this(device), data, config })?;
+        let (machine, ranks) = (Machine::this(device), material.ranks.size());
+        lines.write(&Self { after, program: Program::this(), machine, ranks, data, config })?;
         lines.sync()
     }
 

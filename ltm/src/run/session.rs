@@ -2,7 +2,7 @@ use super::folder::{METRICS, MOMENTS, Run, STATE, State, WEIGHTS};
 use super::metrics::{Line, SampleLine, StepLine, Trouble, ValidationLine, best};
 use super::record::Record;
 use super::watch::Watch;
-use super::{Material, NewFolder};
+use super::{Material, NewFolder, ranks};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Chunking, Config, TrainConfig, Work};
 use crate::data::{Batch, Shuffle, Source};
@@ -40,10 +40,11 @@ pub(super) struct Stepper {
 impl Stepper {
     /// The state after a checkpoint, or before the first step.
     pub fn new(config: &Config, material: &Material, device: &Device, checkpoint: Option<&Checkpoint>) -> Result<Self> {
-        let mut trainer = Trainer::new(config.clone(), device)?;
+        ranks::agree(config, material, device)?;
+        let mut trainer = Trainer::among(config.clone(), device, material.ranks.clone())?;
         let pays = config.model.kind.method().is_some() && config.data.chunking == Chunking::Documents;
         let lengths = pays.then(|| Lengths::of(&*material.training, config.model.seq)).transpose()?;
-        let validation = match &material.validation {
+        let validation = match material.validation.as_ref().filter(|_| material.ranks.rank() == 0) {
             None => None,
             Some(source) => {
                 let (protocol, steps) = (protocol(config), config.fast.steps);
@@ -57,6 +58,7 @@ impl Stepper {
         if let Some(checkpoint) = checkpoint {
             trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
         }
+        trainer.share()?;
         let training = material.training.clone();
         let shuffle = Shuffle::new(training.samples(), config.train.seed);
         let batch = Batch::new(config.train.batch, config.model.seq);

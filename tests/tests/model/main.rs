@@ -9,6 +9,7 @@ mod learned_latents;
 mod non_finite;
 mod oracle;
 mod plan;
+mod ranks;
 mod trajectory;
 
 use autograd::Store;

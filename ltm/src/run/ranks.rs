@@ -1,0 +1,65 @@
+//! Several processes that train one model.
+
+use super::Material;
+use super::record::{Machine, SOURCES};
+use super::session::Stepper;
+use crate::config::Config;
+use crate::data::checksum::checksum;
+use crate::json;
+use engine::{Device, Error, Result};
+
+/// Checks that all processes do the same.
+///
+/// # Errors
+/// A usage error that names the first process which differs from process 0, and in what.
+pub(super) fn agree(config: &Config, material: &Material, device: &Device) -> Result<()> {
+    let mut settings = config.clone();
+    // Files may lie elsewhere, their contents are compared; and threads change no result.
+    settings.data.paths.clear();
+    settings.data.validation = None;
+    settings.train.threads = 0;
+    let facts = [
+        ("settings", json::line(&settings)),
+        ("version of the program", SOURCES.into()),
+        ("data", material.data.fingerprint.clone()),
+        ("device", Machine::this(device).device),
+    ];
+    let own = facts.each_ref().map(|(_, text)| checksum(text.as_bytes()));
+    let all = material.ranks.gather(&own)?;
+    for (rank, other) in all.chunks(own.len()).enumerate() {
+        if let Some(i) = (0..own.len()).find(|&i| other[i] != all[i]) {
+            return Err(Error::usage(format!("process {rank} differs from process 0 in its {}", facts[i].0)));
+        }
+    }
+    Ok(())
+}
+
+/// A process other than number 0 of a run: it computes its parts of every step. Files, validation and reports are those of
+/// process 0, the [`Session`](super::Session).
+pub struct Follower(Stepper);
+
+impl Follower {
+    /// Joins the run that process 0 begins or continues.
+    ///
+    /// # Errors
+    /// If processes differ, and those of [`Session::begin`](super::Session::begin).
+    pub fn join(config: &Config, material: &Material, device: &Device) -> Result<Self> {
+        Stepper::new(config, material, device, None).map(Self)
+    }
+
+    /// Whether all steps are done.
+    pub fn is_done(&self) -> bool {
+        self.0.trainer.step >= self.0.trainer.config.train.steps as u64
+    }
+
+    /// Does the next step. `false` if a non-finite number stopped it, which process 0 reports.
+    ///
+    /// # Errors
+    /// Of the data, and of the other processes.
+    pub fn advance(&mut self) -> Result<bool> {
+        match self.0.step() {
+            Err(_) if self.0.trainer.stopped => Ok(false),
+            done => done.map(|_| true),
+        }
+    }
+}

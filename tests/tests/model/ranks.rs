@@ -1,0 +1,87 @@
+//! Several processes train the model that one process trains, bit for bit.
+
+use engine::{Alone, Collective, Device};
+use ltm::config::Config;
+use ltm::data::Batch;
+use ltm::run::stories;
+use ltm::train::{StepReport, Trainer};
+use std::sync::Arc;
+use tests::threads::together;
+
+#[test]
+fn a_sum_is_the_same_tree_for_every_process() {
+    for size in [1, 2, 4, 8] {
+        for len in [0, 1, 5, 64, 1001] {
+            let own = |rank: usize| (0..len).map(move |i| (1.0 + i as f32).powi(rank as i32 * 3 - 7) + rank as f32);
+            let mut tree: Vec<Vec<f32>> = (0..size).map(|rank| own(rank).collect()).collect();
+            while tree.len() > 1 {
+                let pairs = tree.chunks(2).map(|pair| pair[0].iter().zip(&pair[1]).map(|(a, b)| a + b).collect());
+                tree = pairs.collect();
+            }
+            let sums = together(size, |ranks| {
+                let mut x: Vec<f32> = own(ranks.rank()).collect();
+                ranks.sum(&mut x).unwrap();
+                let mut first = [ranks.rank() as u8 + 1];
+                ranks.broadcast(&mut first).unwrap();
+                assert_eq!((first, ranks.gather(&[ranks.rank() as u64]).unwrap()), ([1], (0..size as u64).collect()));
+                x
+            });
+            assert!(sums.iter().all(|sum| *sum == tree[0]), "{size} processes, {len} numbers");
+        }
+    }
+}
+
+/// Two steps, and the checksum of the state after them.
+fn train(settings: &str, ranks: Arc<dyn Collective>) -> (Vec<StepReport>, Option<u64>) {
+    let mut config = Config::preset("demo").unwrap();
+    config.set_all("model.dim=16 model.heads=2 model.seq=96 train.batch=8 train.micro=1 fast.steps=2").unwrap();
+    config.set_all(settings).unwrap();
+    let mut trainer = Trainer::among(config, &Device::CPU, ranks).unwrap();
+    let source = stories(&trainer.config, 1, 16).unwrap();
+    let mut batch = Batch::new(8, 96);
+    let step = |step: u64| {
+        batch.fill(&*source, (8 * step..).map(Some)).unwrap();
+        trainer.train(&batch).unwrap()
+    };
+    ((0..2).map(step).collect(), trainer.checksum())
+}
+
+#[test]
+fn any_number_of_processes_trains_the_same_model() {
+    let kinds = [
+        "",
+        "slow.updates=1 slow.gradient=trajectory slow.optimizer=adamw",
+        "model.kind=ar fast.posterior=adamw",
+        "model.kind=mdlm train.micro=2",
+    ];
+    for settings in kinds {
+        let alone = train(settings, Arc::new(Alone));
+        for size in [2, 4, 8].into_iter().take(if settings.contains("micro") { 2 } else { 3 }) {
+            for (rank, done) in together(size, |ranks| train(settings, ranks)).into_iter().enumerate() {
+                assert_eq!(done, alone, "{settings}: process {rank} of {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn processes_that_cannot_share_a_batch_are_refused() {
+    for (size, settings, said) in [
+        (
+            2,
+            "train.micro=8",
+            "2 processes cannot share train.batch = 8 in 1 parts of train.micro = 8: use 1, or train.micro = 4 with 2",
+        ),
+        (
+            3,
+            "",
+            "3 processes cannot share train.batch = 8 in 8 parts of train.micro = 1: use 2, or train.micro = 2 with 4",
+        ),
+    ] {
+        let mut config = Config::preset("demo").unwrap();
+        config.set_all(&format!("train.batch=8 train.micro=1 {settings}")).unwrap();
+        let errors =
+            together(size, |ranks| Trainer::among(config.clone(), &Device::CPU, ranks).unwrap_err().to_string());
+        assert!(errors.iter().all(|error| error == said), "{errors:?}");
+    }
+}
