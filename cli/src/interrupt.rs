@@ -1,7 +1,7 @@
-//! Handles Ctrl-C, SIGTERM and SIGHUP: the first one requests an orderly stop, the second one ends the program.
+//! Handles Ctrl-C, SIGTERM, SIGHUP and SIGUSR1, which mpirun passes on: the first one requests an orderly stop, the second one ends the program.
 
 use engine::{Error, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ impl Guard {
     /// If the system does not let the program handle interrupts.
     pub fn new() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup()) {
+        for signal in [SIGINT, SIGTERM, SIGUSR1].into_iter().chain(hangup()) {
             // The order matters: a signal ends the program only if an earlier one was recorded.
             flag::register_conditional_shutdown(signal, i32::from(CODE), asked.clone())
                 .and_then(|_| flag::register(signal, asked.clone()))

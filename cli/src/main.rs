@@ -24,6 +24,7 @@ mod place;
 mod plan;
 mod progress;
 mod quality;
+mod ranks;
 mod replay;
 mod report;
 mod runs;

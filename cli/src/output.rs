@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Prints a line to standard output. A reader that has gone away (`ltm … | head`) ends the program silently.
 ///
@@ -32,8 +33,20 @@ pub fn show(text: &str) -> Result<()> {
     if io::stdout().is_terminal() { write(&visible(text)) } else { write(text) }
 }
 
+/// Whether this process leaves results, notes and progress to another one.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process prints nothing.
+#[cfg(feature = "mpi")]
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
 /// Prints a line to standard error. A failure to write is ignored.
 pub fn note(text: impl Display) {
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     aside(|| _ = writeln!(io::stderr().lock(), "{text}"));
 }
 

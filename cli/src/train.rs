@@ -5,14 +5,17 @@ use super::interrupt::{self, Guard};
 use super::output::{note, print, warn};
 use super::place::Place;
 use super::progress::Training;
+use super::ranks;
 use super::runs;
 use super::settings::{Settings, locate};
-use engine::Result;
+use engine::{Collective, Result};
 use lab::tensorboard::Events;
-use ltm::run::{FREE_AT_RESUME, NewFolder, Session};
+use ltm::config::Config;
+use ltm::run::{FREE_AT_RESUME, Follower, Material, NewFolder, Session};
 use ltm::shell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Train a model on your own text, or on the embedded corpus
 ///
@@ -48,15 +51,18 @@ fn resume_help() -> String {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    match &args.resume {
-        Some(path) => resume(args, path, place),
-        None => begin(args, place),
-    }
+    ranks::among(|ranks| match &args.resume {
+        Some(path) => resume(args, path, place, ranks),
+        None => begin(args, place, ranks),
+    })
 }
 
-fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
+fn begin(args: &Args, place: &Place, ranks: Arc<dyn Collective>) -> Result<ExitCode> {
     let mut config = args.settings.configuration(&args.data)?;
     config.train.threads = place.threads(config.train.threads);
+    if ranks.rank() > 0 {
+        return follow(&config, place, ranks);
+    }
     let preset = args.settings.preset.as_deref();
     let preset = preset.unwrap_or(if config.data.paths.is_empty() { "demo" } else { "tiny" });
     let folder = match &args.out {
@@ -64,13 +70,14 @@ fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
         None => NewFolder::numbered(format!("runs/{preset}")),
     };
     place.inside(config.train.threads, || {
-        let begin = |device: &_| Session::begin(&folder, &config, &lab::text::material(&config)?, device);
+        tell(&*ranks);
+        let begin = |device: &_| Session::begin(&folder, &config, &material(&config, &ranks)?, device);
         let session = place.within_training(config.train.precision, begin)?;
         train(session, args.tensorboard)
     })
 }
 
-fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
+fn resume(args: &Args, path: &Path, place: &Place, ranks: Arc<dyn Collective>) -> Result<ExitCode> {
     let mut run = runs::open(path)?;
     run.check_trained_here()?;
     let mut config = run.config.clone();
@@ -79,8 +86,12 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     config.train.threads = place.threads(config.train.threads);
     let old_steps = run.config.train.steps;
     run.change(config)?;
+    if ranks.rank() > 0 {
+        return follow(&run.config, place, ranks);
+    }
     place.inside(run.config.train.threads, || {
-        let resume = |device: &_| Session::resume(&run, &lab::text::material(&run.config)?, device);
+        tell(&*ranks);
+        let resume = |device: &_| Session::resume(&run, &material(&run.config, &ranks)?, device);
         let (session, warnings) = place.within_training(run.config.train.precision, resume)?;
         warn(&warnings);
         if run.config.train.steps != old_steps {
@@ -92,6 +103,36 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
         }
         session.run.write_config()?;
         train(session, args.tensorboard)
+    })
+}
+
+/// The data of a run that these processes share.
+fn material(config: &Config, ranks: &Arc<dyn Collective>) -> Result<Material> {
+    Ok(Material { ranks: ranks.clone(), ..lab::text::material(config)? })
+}
+
+/// Says how many processes there are, if several.
+fn tell(ranks: &dyn Collective) {
+    if ranks.size() > 1 {
+        note(format_args!("{} processes; this one has {} threads", ranks.size(), rayon::current_num_threads()));
+    }
+}
+
+/// Does this process's parts of all remaining steps of the run that process 0 has.
+fn follow(config: &Config, place: &Place, ranks: Arc<dyn Collective>) -> Result<ExitCode> {
+    place.inside(config.train.threads, || {
+        let join = |device: &_| Follower::join(config, &material(config, &ranks)?, device);
+        let mut follower = place.within_training(config.train.precision, join)?;
+        let guard = Guard::new()?;
+        while !follower.is_done() {
+            if follower.asked_by_any(guard.asked())? {
+                return Ok(ExitCode::from(interrupt::CODE));
+            }
+            if !follower.advance()? {
+                break;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
     })
 }
 
@@ -147,7 +188,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
         ));
     }
     while !session.is_done() {
-        if guard.asked() {
+        if session.asked_by_any(guard.asked())? {
             display.bar.finish_and_clear();
             session.save()?;
             note(format_args!(

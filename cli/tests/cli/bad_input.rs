@@ -3,6 +3,19 @@
 use super::*;
 use ltm::config::Config;
 
+/// Without MPI, processes of a launcher would all write the same run.
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn a_program_without_mpi_does_not_train_under_a_launcher() {
+    let lab = Lab::new();
+    for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE"] {
+        let args = ["train", "--out", "run"];
+        let said = Said::of(lab.command(&args).env(name, "4").output().unwrap(), &args);
+        said.fails(2, &[&format!("{name} = 4, but this program trains as one process"), "--features cli/mpi"]);
+    }
+    assert!(!lab.path("run").exists());
+}
+
 #[test]
 fn usage_errors_have_code_2() {
     let lab = Lab::new();
@@ -331,7 +344,7 @@ fn runs_that_diverge() {
 fn configurations_too_large_for_memory() {
     let lab = Lab::trained();
     let wide = ["model.dim=65536", "train.batch=65535", "model.seq=1024"];
-    lab.train("wide", &wide).fails(1, &["of memory are needed", "GiB", "train.batch = 65535", "model.seq = 1024"]);
+    lab.train("wide", &wide).fails(1, &["of memory are needed", "GiB", "set train.micro below 65535", "model.seq = 1024"]);
     lab.train("deep", &["model.dim=65536", "model.layers=16"]).fails(1, &["model.dim = 65536 or model.layers = 16"]);
     let mut config = Config::preset("large").unwrap();
     [("model.dim", "65536"), ("model.layers", "128")].iter().for_each(|(key, text)| config.set(key, text).unwrap());

@@ -52,6 +52,7 @@ mod ranks;
 mod record;
 mod replay;
 mod session;
+mod stepper;
 #[cfg(test)]
 mod tests;
 mod watch;

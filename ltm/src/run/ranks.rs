@@ -2,11 +2,12 @@
 
 use super::Material;
 use super::record::{Machine, SOURCES};
-use super::session::Stepper;
+use super::stepper::Stepper;
 use crate::config::Config;
 use crate::data::checksum::checksum;
 use crate::json;
-use engine::{Device, Error, Result};
+use engine::{Collective, Device, Error, Result};
+use std::sync::Arc;
 
 /// Checks that all processes do the same.
 ///
@@ -34,9 +35,17 @@ pub(super) fn agree(config: &Config, material: &Material, device: &Device) -> Re
     Ok(())
 }
 
+/// Whether any of the processes has `asked`.
+pub(super) fn asked_by_any(ranks: &dyn Collective, asked: bool) -> Result<bool> {
+    Ok(ranks.gather(&[asked.into()])?.contains(&1))
+}
+
 /// A process other than number 0 of a run: it computes its parts of every step. Files, validation and reports are those of
 /// process 0, the [`Session`](super::Session).
-pub struct Follower(Stepper);
+pub struct Follower {
+    stepper: Stepper,
+    ranks: Arc<dyn Collective>,
+}
 
 impl Follower {
     /// Joins the run that process 0 begins or continues.
@@ -44,12 +53,21 @@ impl Follower {
     /// # Errors
     /// If processes differ, and those of [`Session::begin`](super::Session::begin).
     pub fn join(config: &Config, material: &Material, device: &Device) -> Result<Self> {
-        Stepper::new(config, material, device, None).map(Self)
+        let stepper = Stepper::new(config, material, device, None)?;
+        Ok(Self { stepper, ranks: material.ranks.clone() })
     }
 
     /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
-        self.0.trainer.step >= self.0.trainer.config.train.steps as u64
+        self.stepper.trainer.step >= self.stepper.trainer.config.train.steps as u64
+    }
+
+    /// As [`Session::asked_by_any`](super::Session::asked_by_any).
+    ///
+    /// # Errors
+    /// If a process is gone.
+    pub fn asked_by_any(&self, asked: bool) -> Result<bool> {
+        asked_by_any(&*self.ranks, asked)
     }
 
     /// Does the next step. `false` if a non-finite number stopped it, which process 0 reports.
@@ -57,8 +75,8 @@ impl Follower {
     /// # Errors
     /// Of the data, and of the other processes.
     pub fn advance(&mut self) -> Result<bool> {
-        match self.0.step() {
-            Err(_) if self.0.trainer.stopped => Ok(false),
+        match self.stepper.step() {
+            Err(_) if self.stepper.trainer.stopped => Ok(false),
             done => done.map(|_| true),
         }
     }

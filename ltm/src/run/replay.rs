@@ -2,7 +2,7 @@ use super::Material;
 use super::folder::{MOMENTS, Run, WEIGHTS};
 use super::metrics::{Line, StepLine};
 use super::record::Record;
-use super::session::Stepper;
+use super::stepper::Stepper;
 use crate::checkpoint::{self, Checkpoint, FileWriter};
 use crate::config::Config;
 use engine::{Device, Error, Result};

@@ -1,120 +1,24 @@
 use super::folder::{METRICS, MOMENTS, Run, STATE, State, WEIGHTS};
 use super::metrics::{Line, SampleLine, StepLine, Trouble, ValidationLine, best};
 use super::record::Record;
+use super::stepper::Stepper;
 use super::watch::Watch;
 use super::{Material, NewFolder, ranks};
-use crate::checkpoint::{self, Checkpoint};
-use crate::config::{Chunking, Config, TrainConfig, Work};
-use crate::data::{Batch, Shuffle, Source};
-use crate::diffusion::Lengths;
-use crate::evaluate::{Evaluator, Excess, Protocol, Total};
+use crate::checkpoint;
+use crate::config::{Config, TrainConfig};
 use crate::generate::Writer;
 use crate::json;
-use crate::train::{LOWER_RATES, StepReport, Trainer};
-use engine::{Device, Error, Result};
+use crate::train::{LOWER_RATES, StepReport};
+use engine::{Collective, Device, Error, Result};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Batches and draws of a validation: enough to see a trend.
-const VALIDATION_BATCHES: u64 = 4;
-const VALIDATION_DRAWS: usize = 4;
-
-/// Most tokens of a sample: enough to recognise words.
-const SAMPLE_TOKENS: usize = 100;
 
 /// Number of consecutive skipped updates that ends training: so many bad batches in a row are not an accident.
 const PATIENCE: usize = 10;
 
-/// The computing part of a run, for training and for replay: trainer, training text and validation, with all their
-/// memory.
-pub(super) struct Stepper {
-    pub trainer: Trainer,
-    training: Arc<dyn Source>,
-    shuffle: Shuffle,
-    batch: Batch,
-    validation: Option<(Evaluator, Arc<dyn Source>)>,
-    /// How long training documents are, for masked diffusion on documents.
-    lengths: Option<Lengths>,
-}
-
-impl Stepper {
-    /// The state after a checkpoint, or before the first step.
-    pub fn new(config: &Config, material: &Material, device: &Device, checkpoint: Option<&Checkpoint>) -> Result<Self> {
-        ranks::agree(config, material, device)?;
-        let mut trainer = Trainer::among(config.clone(), device, material.ranks.clone())?;
-        let pays = config.model.kind.method().is_some() && config.data.chunking == Chunking::Documents;
-        let lengths = pays.then(|| Lengths::of(&*material.training, config.model.seq)).transpose()?;
-        let validation = match material.validation.as_ref().filter(|_| material.ranks.rank() == 0) {
-            None => None,
-            Some(source) => {
-                let (protocol, steps) = (protocol(config), config.fast.steps);
-                let Trainer { params, store, .. } = &mut trainer;
-                let mut evaluator = Evaluator::new(config, protocol, steps, VALIDATION_DRAWS, params, store)?;
-                evaluator.cut(config.data.chunking, lengths.as_ref());
-                Some((evaluator, source.clone()))
-            }
-        };
-        config.check_room(&trainer.store, Work::Training)?;
-        if let Some(checkpoint) = checkpoint {
-            trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
-        }
-        trainer.share()?;
-        let training = material.training.clone();
-        let shuffle = Shuffle::new(training.samples(), config.train.seed);
-        let batch = Batch::new(config.train.batch, config.model.seq);
-        Ok(Self { trainer, training, shuffle, batch, validation, lengths })
-    }
-
-    /// Does the next step.
-    pub fn step(&mut self) -> Result<StepReport> {
-        let samples = (self.samples()..).map(|place| Some(self.shuffle.sample_at(place)));
-        self.batch.fill(&*self.training, samples)?;
-        self.trainer.train(&self.batch)
-    }
-
-    /// Samples that the steps done have seen.
-    fn samples(&self) -> u64 {
-        self.trainer.step * self.batch.samples.len() as u64
-    }
-
-    /// Scores the first batches of validation text after the current step; `None` without validation text.
-    pub fn validate(&mut self) -> Result<Option<ValidationLine>> {
-        let Some((evaluator, source)) = &self.validation else { return Ok(None) };
-        let limit = Some(VALIDATION_BATCHES * self.trainer.config.train.batch as u64);
-        let scores = evaluator.score(&mut self.trainer.store, source, limit, |_| ())?;
-        let protocol = protocol(&self.trainer.config);
-        Ok(Some(ValidationLine::new(self.trainer.step, protocol, &Total::of(&scores), Excess::of(&scores))))
-    }
-
-    /// The writer of samples, if the configuration wants any and the device can generate.
-    fn writer(&mut self, material: &Material) -> Result<Option<Writer>> {
-        let Trainer { config, params, store, .. } = &mut self.trainer;
-        if config.train.sample_every == 0 || config.check_device(&store.device, Work::Generation).is_err() {
-            return Ok(None);
-        }
-        let tokens = SAMPLE_TOKENS.min(config.model.seq);
-        let writer =
-            Writer::unprompted(config, params, store, material.tokenizer.clone(), self.lengths.as_ref(), tokens);
-        writer.map(Some).map_err(|error| error.hint("train.sample_every = 0 trains without samples of text"))
-    }
-
-    /// A warning if the configuration wants samples and the device cannot generate.
-    fn no_samples(&self) -> Option<String> {
-        let Trainer { config, store, .. } = &self.trainer;
-        let error = config.check_device(&store.device, Work::Generation).err()?;
-        let wanted = config.train.sample_every > 0;
-        wanted.then(|| format!("no samples of text: {error}; train.sample_every = 0 wants none"))
-    }
-}
-
 /// Whether something that is due every so many steps, and at the end, is due after a step.
 fn is_due(train: &TrainConfig, step: u64, every: usize) -> bool {
     step >= train.steps as u64 || (every > 0 && step.is_multiple_of(every as u64))
-}
-
-/// The validation protocol.
-fn protocol(config: &Config) -> Protocol {
-    Protocol::of(config.model.kind)[0]
 }
 
 /// A running session.
@@ -122,6 +26,7 @@ pub struct Session {
     /// The run's folder and settings.
     pub run: Run,
     stepper: Stepper,
+    ranks: Arc<dyn Collective>,
     writer: Option<Writer>,
     /// Locked, so that no other process writes to the run.
     metrics: json::Lines,
@@ -222,6 +127,7 @@ impl Session {
         Ok(Self {
             run,
             stepper,
+            ranks: material.ranks.clone(),
             writer,
             metrics,
             watch,
@@ -248,6 +154,14 @@ impl Session {
     /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
         self.step() >= self.run.config.train.steps as u64
+    }
+
+    /// Whether any of the processes that share the work has `asked`, as all of them call this before a step.
+    ///
+    /// # Errors
+    /// If a process is gone.
+    pub fn asked_by_any(&self, asked: bool) -> Result<bool> {
+        ranks::asked_by_any(&*self.ranks, asked)
     }
 
     /// The validation with the least loss so far that has a checkpoint.
