@@ -62,9 +62,7 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
         Err(e) => Finding::missing("compiled kernels", e),
     }));
     findings.push(match (nvrtc_version(settings), given) {
-        (Ok(version), _) => {
-            Finding::found("NVRTC", on_gpu && given.is_none(), format!("{version}{}", place(Library::Nvrtc)))
-        }
+        (Ok(version), _) => library("NVRTC", Library::Nvrtc, on_gpu && given.is_none(), &version),
         (Err(e), None) => Finding::missing("NVRTC", e),
         (Err(_), Some(_)) => Finding::missing("NVRTC", "not found, and not needed with compiled kernels"),
     });
@@ -84,7 +82,7 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
         });
     }
     findings.push(match Library::CublasLt.find(settings) {
-        Ok(()) => Finding::found("cuBLASLt", on_gpu, format!("{}{}", version(), place(Library::CublasLt))),
+        Ok(()) => library("cuBLASLt", Library::CublasLt, on_gpu, &version()),
         Err(why) => {
             let advice =
                 format!("matrix products use this program's slow kernel; name its folder in {}", Settings::LIBRARIES);
@@ -147,6 +145,11 @@ fn gpu(ordinal: i32, on_gpu: bool) -> Finding {
     }
 }
 
-fn place(library: Library) -> String {
-    library.path().map(|path| format!(" ({})", path.display())).unwrap_or_default()
+/// A library that was found, with its file.
+fn library(part: &'static str, library: Library, is_used: bool, version: &str) -> Finding {
+    match library.file() {
+        Ok(Some(path)) => Finding::found(part, is_used, format!("{version} ({})", path.display())),
+        Ok(None) => Finding::found(part, is_used, version),
+        Err(two) => Finding::missing(part, two),
+    }
 }

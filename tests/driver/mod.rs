@@ -41,6 +41,11 @@ pub fn toolkit() -> PathBuf {
     folder().join("toolkit")
 }
 
+/// The loader's path with the simulated driver and another folder.
+pub fn loader_path(folder_too: &Path) -> String {
+    format!("{}:{}", folder().join("driver").display(), folder_too.display())
+}
+
 /// The result of a function without arguments in a simulated library.
 pub fn ask(library: &str, function: &str) -> usize {
     // SAFETY: the library is a simulated one, which the backend has already loaded. The functions that tests call take

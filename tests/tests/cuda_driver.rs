@@ -5,9 +5,10 @@ use engine::cuda::{Arch, Arg, Factor, Gpu, Grid, Module, Pointer, Product, Setti
 use engine::probe::{State, probe};
 use engine::{Buffer, DType, Device, ErrorKind, Result, Spec};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tests::driver::{ask, in_child, panic_of, toolkit};
+use tests::driver::{ask, in_child, loader_path, panic_of, toolkit};
 use tests::products;
 use tests::shim::gpu;
 
@@ -80,6 +81,47 @@ fn no_compiler_and_no_file() {
         let expected = "NVRTC, which compiles the kernels, is missing: libnvrtc.so of CUDA 12 or 13 is not found: name its \
                         folder in LTM_CUDA_LIBRARIES, or a file of compiled kernels in LTM_CUDA_KERNELS";
         assert!(!lacks || error(&Settings::default(), &[&FILL]) == expected);
+    });
+}
+
+/// cudarc asks for the name without a version first, so another file on the loader's path would win over the one that the
+/// user named.
+#[test]
+fn two_copies_of_a_library() {
+    let folder = folder("copies");
+    for (name, part) in [("libnvrtc.so", "NVRTC"), ("libcublasLt.so", "cuBLASLt")] {
+        let other = folder.join(name);
+        fs::create_dir_all(&other).expect("a folder");
+        in_child("two_copies_of_a_library", &[("LD_LIBRARY_PATH", &loader_path(&other))], || {
+            let file = format!("{name}.13");
+            fs::copy(toolkit().join(name), other.join(&file)).expect("a copy");
+            symlink(&file, other.join(name)).expect("a link");
+            let mut copies = [toolkit(), other.clone()].map(|folder| folder.join(&file).display().to_string());
+            copies.sort();
+            let said = format!("two copies of {name} are loaded, {} and {}: ", copies[0], copies[1]);
+            let refused = error(&settings(), &[&FILL]);
+            assert!(refused.starts_with(&said) && refused.contains("out of LTM_CUDA_LIBRARIES; for"), "{refused}");
+            let found = probe(&settings(), &Device::CPU);
+            let found = found.into_iter().find(|f| f.part == part).expect("a finding");
+            assert_eq!((found.state, found.text), (State::Missing, refused));
+        });
+    }
+}
+
+#[test]
+fn the_first_folder_with_a_library_is_used() {
+    let folder = folder("folders");
+    in_child("the_first_folder_with_a_library_is_used", &[], || {
+        for name in ["libnvrtc.so", "libcublasLt.so"] {
+            fs::copy(toolkit().join(name), folder.join(format!("{name}.13"))).expect("a copy");
+        }
+        let libraries = vec!["/nowhere".into(), toolkit(), folder.clone()];
+        let settings = Settings { libraries, ..Settings::default() };
+        open(&settings, &[&FILL]).unwrap_or_else(|e| panic!("{e}"));
+        let file = |part| probe(&settings, &Device::CPU).into_iter().find(|f| f.part == part).expect("a finding").text;
+        for part in ["NVRTC", "cuBLASLt"] {
+            assert!(file(part).contains(&toolkit().display().to_string()), "{}", file(part));
+        }
     });
 }
 
@@ -272,9 +314,9 @@ fn products_by_cublas() {
         let (device, _) = Device::open("cuda", &[], &settings()).unwrap_or_else(|e| panic!("{e}"));
         let gpu = gpu(&device);
         assert_eq!(products::check(&device, |product| gpu.product(product)), Ok(()));
-        let searches = ask("libcublasLt.so", "fake_searches");
+        let searches = ask("libcublasLt.so.13", "fake_searches");
         assert_eq!(products::check(&device, |product| gpu.product(product)), Ok(()));
-        assert_eq!(ask("libcublasLt.so", "fake_searches"), searches, "an algorithm is searched once");
+        assert_eq!(ask("libcublasLt.so.13", "fake_searches"), searches, "an algorithm is searched once");
         // An empty sum, and an empty result.
         let (a, _) = products::matrix(&device, DType::F32, 3, 3, 1);
         let (out, _) = products::matrix(&device, DType::F32, 3, 3, 1);

@@ -160,6 +160,18 @@ fn kernels_are_compiled_into_a_file() {
     );
 }
 
+/// Two GPU libraries of one name are an error that names both.
+#[test]
+fn a_library_beside_the_one_that_was_named() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("other")).unwrap();
+    fs::copy(stand_ins().join("toolkit/libnvrtc.so"), lab.path("other/libnvrtc.so")).unwrap();
+    let path = format!("{}:{}", stand_ins().join("driver").display(), lab.path("other").display());
+    let variables = [("LD_LIBRARY_PATH", path.as_str()), ANY];
+    run(&lab, "--device cuda doctor", &variables)
+        .fails(1, &["two copies of libnvrtc.so are loaded", "/other/libnvrtc.so"]);
+}
+
 #[test]
 fn a_machine_without_a_driver() {
     let lab = Lab::new();

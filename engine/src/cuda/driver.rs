@@ -59,7 +59,7 @@ impl Driver {
     /// The first GPU that the driver lists, and the reason if cuBLASLt is missing.
     ///
     /// # Errors
-    /// If there is no driver or GPU, or one of them is too old.
+    /// If there is no driver or GPU, one of them is too old, or two copies of cuBLASLt are loaded.
     pub fn new(settings: &Settings) -> Result<(Self, Option<String>)> {
         let (version, _) = check_driver()?;
         let failed = |e: String| Error::new(format!("the GPU cannot be used: {e}"));
@@ -80,8 +80,12 @@ impl Driver {
         // Not the null stream, which cannot be captured.
         let stream = told(context.new_stream()).map_err(failed)?;
         let missing = Library::CublasLt.find(settings).err();
-        let products = missing.is_none().then(Products::new).transpose()?;
-        let state = Mutex::new(State { functions: HashMap::new(), products, recording: false });
+        let products = match missing {
+            None => Library::CublasLt.file().and_then(|_| Products::new()).map(Some)?,
+            Some(_) => None,
+        };
+        let state = State { functions: HashMap::new(), products, recording: false };
+        let state = Mutex::new(state);
         let (settings, failure) = (settings.clone(), Arc::default());
         Ok((Self { name, arch, shared, version, settings, failure, state, stream }, missing))
     }

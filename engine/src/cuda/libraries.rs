@@ -1,16 +1,17 @@
 //! Finds NVIDIA's libraries, which a machine may lack. Each is searched for before its first use, because cudarc panics
 //! if one is missing.
 
-use crate::Result;
+use crate::{Error, Result};
 use cudarc::{cublaslt, driver, nvrtc};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Where the CUDA backend finds its files, other than the driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Folders that hold NVRTC or cuBLASLt, for machines whose loader does not find `libnvrtc.so` or `libcublasLt.so`.
-    /// NVIDIA's Python packages keep them in `site-packages/nvidia/cu13/lib`.
+    /// Folders that hold NVRTC or cuBLASLt, for machines whose loader does not find `libnvrtc.so` or `libcublasLt.so`. The
+    /// first folder that holds a library is used. NVIDIA's Python packages keep them in `site-packages/nvidia/cu13/lib`.
     pub libraries: Vec<PathBuf>,
     /// A file of compiled kernels, made by [`compile_file`](super::compile_file). It replaces NVRTC.
     pub kernels: Option<PathBuf>,
@@ -61,7 +62,13 @@ impl Library {
     /// # Errors
     /// One line that says what was found instead of the library.
     pub fn find(self, settings: &Settings) -> std::result::Result<(), String> {
-        let refused: Vec<String> = settings.libraries.iter().filter_map(|f| self.load_from(f).err()).collect();
+        let mut refused = Vec::new();
+        for folder in &settings.libraries {
+            match self.load_from(folder) {
+                Ok(()) => break,
+                Err(why) => refused.push(why),
+            }
+        }
         if !self.is_found() {
             let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
             for root in roots.chain([PathBuf::from("/usr/local/cuda")]) {
@@ -102,11 +109,36 @@ impl Library {
         load(find(self.name()).ok_or_else(|| format!("{} holds no {}", folder.display(), self.name()))?)
     }
 
-    /// The file that this process uses, once the library is loaded.
-    pub fn path(self) -> Option<PathBuf> {
-        let maps = fs::read_to_string("/proc/self/maps").ok()?;
-        let line = maps.lines().find(|line| line.contains(&format!("/{}", self.name())))?;
-        line.find('/').map(|at| PathBuf::from(&line[at..]))
+    /// The file that this process uses, once the library is found; `None` if the system does not tell.
+    ///
+    /// # Errors
+    /// If there are two. The loader knows a file by the name in it, such as `libnvrtc.so.13`, but cudarc asks for
+    /// `libnvrtc.so` first. If that is another file on the loader's path, it would be used in place of the one that
+    /// the user named.
+    pub fn file(self) -> Result<Option<PathBuf>> {
+        // SAFETY: the library was found. This loads the copy that all calls go to.
+        unsafe {
+            match self {
+                Self::Nvrtc => nvrtc::sys::culib(),
+                Self::CublasLt => cublaslt::sys::culib(),
+            }
+        };
+        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let paths = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+        let is_this = |path: &&Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(self.name()));
+        let files: BTreeSet<&Path> = paths.filter(is_this).collect();
+        let mut files = files.into_iter();
+        match (files.next(), files.next()) {
+            (Some(one), Some(other)) => Err(Error::device(format!(
+                "two copies of {name} are loaded, {} and {}: for the one on the loader's path leave the other's folder out \
+                 of {variable}; for the other put a folder with a link {name} to it first in LD_LIBRARY_PATH",
+                one.display(),
+                other.display(),
+                name = self.name(),
+                variable = Settings::LIBRARIES
+            ))),
+            (file, _) => Ok(file.map(PathBuf::from)),
+        }
     }
 }
 
@@ -140,15 +172,16 @@ pub(crate) fn told<T>(result: std::result::Result<T, driver::DriverError>) -> st
 /// The version of CUDA that NVRTC belongs to, e.g. `13.0`.
 ///
 /// # Errors
-/// If NVRTC is missing.
+/// If NVRTC is missing, or two copies of it are loaded.
 pub(crate) fn nvrtc_version(settings: &Settings) -> Result<String> {
     Library::Nvrtc.find(settings).map_err(|why| {
         let (libraries, kernels) = (Settings::LIBRARIES, Settings::KERNELS);
-        crate::Error::new(format!(
+        Error::new(format!(
             "NVRTC, which compiles the kernels, is missing: {why}: name its folder in {libraries}, or a file of compiled \
              kernels in {kernels}"
         ))
     })?;
+    Library::Nvrtc.file()?;
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the library was found. It writes two numbers.
     unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
