@@ -1,17 +1,33 @@
 // A simulated libnvrtc.so: the code of a source is the word FAKE, followed by its lines "//! …". It refuses a source
-// with "#error". FAKE_COMPILATIONS names a file that gets one letter per compilation.
+// with "#error", and an architecture that it does not know. FAKE_COMPILATIONS names a file that gets one letter per
+// compilation, FAKE_ARCHS holds the architectures that it knows, such as "80 90".
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <string>
+#include <vector>
 
 struct Program {
     std::string source, code, log;
     bool headers;
 };
 
+static std::vector<int> archs() {
+    const char* text = getenv("FAKE_ARCHS");
+    std::istringstream numbers(text ? text : "75 80 86 87 88 89 90 100 103 110 120 121");
+    std::vector<int> known;
+    for (int number; numbers >> number;) known.push_back(number);
+    return known;
+}
+
 extern "C" {
 
+int nvrtcGetNumSupportedArchs(int* count) { return *count = archs().size(), 0; }
+int nvrtcGetSupportedArchs(int* numbers) {
+    for (int arch : archs()) *numbers++ = arch;
+    return 0;
+}
 int nvrtcVersion(int* major, int* minor) { return *major = 13, *minor = 0, 0; }
 
 int nvrtcCreateProgram(Program** program, const char* source, const char*, int n, const char* const* headers,
@@ -30,7 +46,15 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
     }
     std::string all;
     for (int i = 0; i < n; i++) all += options[i] + std::string(" ");
-    bool told = all.find("--gpu-architecture=sm_") == 0 && all.find("-DSTORAGE=") != std::string::npos;
+    bool told = all.find("-DSTORAGE=") != std::string::npos, known = false;
+    for (int arch : archs()) {
+        std::string name = "--gpu-architecture=sm_" + std::to_string(arch);
+        known |= all.find(name + ' ') == 0 || all.find(name + "a ") == 0;
+    }
+    if (!known) {
+        p->log = "nvrtc: error: invalid value for --gpu-architecture (-arch)\n";
+        return 5;
+    }
     if (!p->headers || !told || p->source.find("#error") != std::string::npos) {
         p->log = "In file included from nowhere\nm.cu(1): error: not today\n1 error detected\n";
         return 6;

@@ -204,6 +204,34 @@ fn code_for_an_older_gpu_of_its_kind_runs() {
     });
 }
 
+/// A compiler that is older than the GPU compiles for an older GPU of its kind.
+#[test]
+fn a_gpu_that_the_compiler_does_not_know() {
+    let folder = folder("target");
+    let name = "a_gpu_that_the_compiler_does_not_know";
+    let variables = |gpu, archs| [("FAKE_CAPABILITY", gpu), ("FAKE_ARCHS", archs)];
+    for (gpu, archs, chosen) in [
+        ("89", "75 80 86 87 90 120", "fill-sm_86-"),
+        ("103", "80 90 100 101 120", "fill-sm_100-"),
+        ("90", "80 90", "fill-sm_90a-"),
+    ] {
+        in_child(name, &variables(gpu, archs), || {
+            open(&Settings { cache: Some(folder.clone()), ..settings() }, &[&FILL]).unwrap_or_else(|e| panic!("{e}"));
+            let mut files = fs::read_dir(&folder).expect("the cache").flatten();
+            assert!(files.all(|file| file.file_name().to_string_lossy().starts_with(chosen)), "{chosen}");
+        });
+    }
+    for (gpu, archs, needs) in [
+        ("120", "80 90 100", "sm_120: name the folder of NVRTC from CUDA 12.8 or later in LTM_CUDA_LIBRARIES"),
+        ("110", "80 90 120", "sm_110: name the folder of NVRTC from CUDA 13.0 or later in LTM_CUDA_LIBRARIES"),
+        ("80", "90 100", "sm_80: name the folder of NVRTC from CUDA 12 or 13 in LTM_CUDA_LIBRARIES"),
+    ] {
+        in_child(name, &variables(gpu, archs), || {
+            assert_eq!(error(&settings(), &[&FILL]), format!("NVRTC 13.0 cannot compile for {needs}"));
+        });
+    }
+}
+
 #[test]
 fn what_was_found() {
     in_child("what_was_found", &[("FAKE_GPUS", "2")], || {

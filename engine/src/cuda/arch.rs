@@ -22,9 +22,22 @@ impl Arch {
         Self { major, minor }
     }
 
+    /// Those of Jetson and DRIVE, whose code runs on nothing else.
+    const INTEGRATED: [Self; 3] = [Self::new(8, 7), Self::new(10, 1), Self::new(11, 0)];
+
     /// Whether it runs code that was compiled for `code`.
     pub fn runs(self, code: Self) -> bool {
-        self.major == code.major && self.minor >= code.minor
+        let is_later = self.major == code.major && self.minor > code.minor;
+        self == code || is_later && !Self::INTEGRATED.contains(&code)
+    }
+
+    /// The versions of CUDA whose compiler knows GPUs of this kind.
+    pub(crate) fn compilers(self) -> &'static str {
+        match self.major {
+            8 | 9 => "CUDA 12 or 13",
+            10 | 12 => "CUDA 12.8 or later",
+            _ => "CUDA 13.0 or later",
+        }
     }
 }
 
@@ -76,5 +89,6 @@ mod tests {
         let runs = |gpu: (u32, u32), code: (u32, u32)| Arch::new(gpu.0, gpu.1).runs(Arch::new(code.0, code.1));
         assert!(runs((8, 0), (8, 0)) && runs((8, 9), (8, 0)) && runs((9, 0), (9, 0)));
         assert!(!runs((8, 0), (8, 6)) && !runs((9, 0), (8, 0)) && !runs((10, 0), (9, 0)));
+        assert!(runs((8, 7), (8, 7)) && !runs((8, 9), (8, 7)) && runs((10, 3), (10, 0)) && !runs((10, 3), (10, 1)));
     }
 }

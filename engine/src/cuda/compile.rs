@@ -1,7 +1,7 @@
 //! Compiles a module's source to GPU code, by NVRTC in this process.
 
 use super::arch::Arch;
-use super::{HEADERS, Module, Variant};
+use super::{HEADERS, Module, Settings, Variant};
 use crate::{Error, Result};
 use cudarc::nvrtc::result::{NvrtcError, compile_program, destroy_program, get_program_log};
 use cudarc::nvrtc::sys::{self, nvrtcProgram};
@@ -29,6 +29,27 @@ pub(crate) fn compile(module: &Module, variant: Variant, arch: Arch, version: &s
     })?;
     let spills = program.log_lines("spill").into_iter().map(|line| format!("{} ({arch}): {line}", module.name));
     Ok((program.code()?, spills.collect()))
+}
+
+/// The architecture to compile for, so that the code runs on `gpu`: the newest such that the compiler knows. A GPU may be
+/// newer than the compiler. `version` as for [`compile`].
+///
+/// # Errors
+/// If the compiler knows none.
+pub(crate) fn target(gpu: Arch, version: &str) -> Result<Arch> {
+    let mut count = 0;
+    // SAFETY: the library was found. It writes a number.
+    unsafe { sys::nvrtcGetNumSupportedArchs(&raw mut count) }.result().map_err(failed)?;
+    let mut numbers = vec![0; count as usize];
+    // SAFETY: the library writes as many numbers as it said.
+    unsafe { sys::nvrtcGetSupportedArchs(numbers.as_mut_ptr()) }.result().map_err(failed)?;
+    let known = numbers.into_iter().map(|number| Arch::new(number as u32 / 10, number as u32 % 10));
+    known.filter(|&arch| gpu.runs(arch)).max().ok_or_else(|| {
+        let (compilers, libraries) = (gpu.compilers(), Settings::LIBRARIES);
+        Error::device(format!(
+            "NVRTC {version} cannot compile for {gpu}: name the folder of NVRTC from {compilers} in {libraries}"
+        ))
+    })
 }
 
 /// An error of a call other than the compilation.

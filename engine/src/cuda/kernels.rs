@@ -2,7 +2,7 @@
 
 use super::arch::Arch;
 use super::bundle::{self, Entry, Label};
-use super::compile::compile;
+use super::compile::{compile, target};
 use super::libraries::{Settings, nvrtc_version};
 use super::{Module, PRODUCT, Variant};
 use crate::{Error, Result, file};
@@ -15,11 +15,12 @@ use std::path::Path;
 ///
 /// # Errors
 /// If the file of compiled kernels does not fit, or there is none and NVRTC is missing or refuses a kernel.
-pub(crate) fn code(settings: &Settings, arch: Arch, variants: &[(&'static Module, Variant)]) -> Result<Vec<Vec<u8>>> {
+pub(crate) fn code(settings: &Settings, gpu: Arch, variants: &[(&'static Module, Variant)]) -> Result<Vec<Vec<u8>>> {
     if let Some(path) = &settings.kernels {
-        return entries(path).and_then(|entries| from_file(entries, arch, variants)).map_err(|e| at_file(path, e));
+        return entries(path).and_then(|entries| from_file(entries, gpu, variants)).map_err(|e| at_file(path, e));
     }
     let version = nvrtc_version(settings)?;
+    let arch = target(gpu, &version)?;
     let compile = |&(module, variant): &(&'static Module, Variant)| {
         let label = Label::new(module, variant, arch);
         // The name contains a hash of everything that the code depends on.
