@@ -38,7 +38,7 @@ impl Plan {
     pub fn run(&self, store: &mut Store, phase: Phase) {
         self.enter(store, phase);
         match store.device.clone() {
-            Device::Cuda(gpu) if phase == Phase::Step => self.repeat(store, &*gpu),
+            Device::Cuda(gpu) if phase == Phase::Step && gpu.captures() => self.repeat(store, &*gpu),
             Device::Cuda(_) => self.execute(store, phase),
             Device::Cpu(_) => parallel::in_pool(|| self.execute(store, phase)),
         }

@@ -134,16 +134,18 @@ pub fn measure(
                 work();
                 let _ = gpu.finish();
             });
-            let recorded = record(&**gpu, repeats, &mut *work);
+            let mut recorded = record(&**gpu, repeats, work);
             take(effort, cache, || recorded() / repeats as f64)
         }
         (Device::Cuda(gpu), Cache::Cold) => {
             const REPEATS: usize = 20;
-            let with = record(&**gpu, REPEATS, &mut || {
+            let mut both = || {
                 ceilings.evict();
                 work();
-            });
-            let without = record(&**gpu, REPEATS, &mut || ceilings.evict());
+            };
+            let mut evict = || ceilings.evict();
+            let mut with = record(&**gpu, REPEATS, &mut both);
+            let mut without = record(&**gpu, REPEATS, &mut evict);
             take(effort, cache, || (with() - without()).max(1e-9) / REPEATS as f64)
         }
     };
@@ -162,18 +164,24 @@ fn warm_up(effort: &Effort, mut work: impl FnMut()) -> usize {
     ((effort.sample / fastest).ceil() as usize).clamp(1, MOST_REPEATS)
 }
 
-/// Records repeated work on a GPU and times the recording, so that launches do not count.
-fn record<'a>(gpu: &'a dyn Gpu, repeats: usize, work: &mut dyn FnMut()) -> impl Fn() -> f64 + 'a {
+/// Records repeated work on a GPU and times the recording, so that launches do not count. If the GPU does not record,
+/// they count.
+fn record<'a>(gpu: &'a dyn Gpu, repeats: usize, work: &'a mut dyn FnMut()) -> impl FnMut() -> f64 + 'a {
     // First without recording, because libraries choose their algorithms then.
     work();
     // The device keeps a failure, and `measure` returns it.
     let _ = gpu.finish();
-    gpu.begin_capture();
-    (0..repeats).for_each(|_| work());
-    let recorded = gpu.end_capture();
-    let run = move || {
+    let recorded = gpu.captures().then(|| {
+        gpu.begin_capture();
+        (0..repeats).for_each(|_| work());
+        gpu.end_capture()
+    });
+    let mut run = move || {
         time(|| {
-            recorded.launch();
+            match &recorded {
+                Some(recorded) => recorded.launch(),
+                None => (0..repeats).for_each(|_| work()),
+            }
             let _ = gpu.finish();
         })
     };

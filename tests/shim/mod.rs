@@ -78,6 +78,8 @@ const SHARED: usize = 227 << 10;
 pub struct Shim {
     /// Bytes of a block's shared memory.
     shared: usize,
+    /// Whether nothing is recorded.
+    direct: bool,
     state: Arc<Mutex<State>>,
 }
 
@@ -120,9 +122,14 @@ impl Shim {
         (device, move || lock(&state).counts)
     }
 
+    /// A device that records nothing.
+    pub fn direct() -> Device {
+        Device::Cuda(Arc::new(Self { shared: SHARED, direct: true, state: Arc::default() }))
+    }
+
     fn make(order: Order, fault: Option<Fault>, shared: usize) -> (Device, Arc<Mutex<State>>) {
         let state = Arc::new(Mutex::new(State { order, fault, ..State::default() }));
-        (Device::Cuda(Arc::new(Self { shared, state: state.clone() })), state)
+        (Device::Cuda(Arc::new(Self { shared, direct: false, state: state.clone() })), state)
     }
 
     fn submit(&self, work: impl Fn(&mut State) -> Result<()> + Send + Sync + 'static) {
@@ -309,7 +316,12 @@ impl Gpu for Shim {
         });
     }
 
+    fn captures(&self) -> bool {
+        !self.direct
+    }
+
     fn begin_capture(&self) {
+        assert!(!self.direct, "a recording on a device that records nothing");
         self.outside().recording = Some(Vec::new());
     }
 

@@ -337,6 +337,16 @@ fn a_phase_is_captured() {
 }
 
 #[test]
+fn captures_can_be_turned_off() {
+    for (value, captures) in [("0", false), ("1", true), ("", true)] {
+        in_child("captures_can_be_turned_off", &[(Settings::CAPTURE, value)], || {
+            let settings = Settings { cache: None, libraries: vec![toolkit()], ..Settings::from_env() };
+            assert_eq!(open(&settings, &[]).unwrap_or_else(|e| panic!("{e}")).captures(), captures);
+        });
+    }
+}
+
+#[test]
 fn products_by_cublas() {
     in_child("products_by_cublas", &[], || {
         let (device, _) = Device::open("cuda", &[], &settings()).unwrap_or_else(|e| panic!("{e}"));
@@ -401,7 +411,7 @@ fn a_lost_gpu_is_an_error() {
         let failure = x.read_f64().expect_err("a lost GPU");
         let said = failure.to_string();
         let expected = "Fake GPU cannot copy to the host: an illegal memory access was encountered (the environment \
-                        variable CUDA_LAUNCH_BLOCKING=1 shows which launch fails)";
+                        variables CUDA_LAUNCH_BLOCKING=1 and LTM_CUDA_CAPTURE=0 show which launch fails)";
         assert_eq!((failure.kind, said.as_str()), (ErrorKind::Failure, expected));
         add();
         recording.launch();

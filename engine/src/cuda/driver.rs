@@ -17,6 +17,9 @@ use std::ffi::{CString, c_void};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The advice for errors whose cause may be an earlier launch.
+const WATCH: &str = "the environment variables CUDA_LAUNCH_BLOCKING=1 and LTM_CUDA_CAPTURE=0 show which launch fails";
+
 /// The largest number of parameters of a kernel.
 const MOST: usize = 32;
 
@@ -106,12 +109,7 @@ impl Driver {
 
     /// Stores an error as the device's failure, so that callers need not return it. Its cause may be an earlier launch.
     fn keep<T>(&self, what: &str, result: std::result::Result<T, DriverError>) -> Result<T> {
-        self.failure.keep(told(result).map_err(|e| {
-            let name = &self.name;
-            Error::new(format!(
-                "{name} cannot {what}: {e} (the environment variable CUDA_LAUNCH_BLOCKING=1 shows which launch fails)"
-            ))
-        }))
+        self.failure.keep(told(result).map_err(|e| Error::new(format!("{} cannot {what}: {e} ({WATCH})", self.name))))
     }
 
     /// Launches work on the stream.
@@ -323,6 +321,10 @@ impl Gpu for Driver {
         let _ = self.failure.keep(result.map_err(refused));
     }
 
+    fn captures(&self) -> bool {
+        !self.settings.direct
+    }
+
     fn begin_capture(&self) {
         let Ok(mut state) = self.enter_outside("begin a capture") else { return };
         // Captures this thread only: other threads make no calls on this stream.
@@ -370,7 +372,7 @@ impl Captured for Recording {
     fn launch(&self) {
         let (Some(graph), Ok(())) = (&self.graph, self.failure.check()) else { return };
         let graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |e| Error::new(format!("{} cannot run a captured phase: {e}", self.name));
+        let failed = |e| Error::new(format!("{} cannot run a captured phase: {e} ({WATCH})", self.name));
         let _ = self.failure.keep(told(graph.0.launch()).map_err(failed));
     }
 }

@@ -17,6 +17,9 @@ pub struct Settings {
     pub kernels: Option<PathBuf>,
     /// Folder for kernels compiled at run time. Without it every process compiles them again.
     pub cache: Option<PathBuf>,
+    /// Whether every launch is made directly, at every step, instead of capturing the launches of a step and repeating
+    /// the capture. The bits are the same. Tools that watch single launches need it.
+    pub direct: bool,
 }
 
 impl Settings {
@@ -27,6 +30,8 @@ impl Settings {
     /// Environment variable for [`cache`](Self::cache). An empty value means no cache. Unset, the cache is `ltm/cuda` in
     /// the user's cache folder.
     pub const CACHE: &str = "LTM_CUDA_CACHE";
+    /// Environment variable for [`direct`](Self::direct): `0` means no capture.
+    pub const CAPTURE: &str = "LTM_CUDA_CAPTURE";
 
     /// Reads the environment variables.
     pub fn from_env() -> Self {
@@ -38,6 +43,7 @@ impl Settings {
             libraries: env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()).collect(),
             kernels: path(Self::KERNELS),
             cache: if is_set { path(Self::CACHE) } else { users().map(|folder| folder.join("ltm/cuda")) },
+            direct: env::var_os(Self::CAPTURE).is_some_and(|value| value == "0"),
         }
     }
 }

@@ -139,6 +139,9 @@ pub trait Gpu: Send + Sync + Debug {
     /// Launches a matrix product.
     fn product(&self, product: &Product);
 
+    /// Whether to record work that is repeated; if not, it is launched anew each time.
+    fn captures(&self) -> bool;
+
     /// Starts a recording: launches, products, copies on the device and clears are recorded instead of run. Only one
     /// recording can be open.
     fn begin_capture(&self);

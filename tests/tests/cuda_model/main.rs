@@ -82,6 +82,24 @@ fn a_fast_step_is_one_launch() {
     }
 }
 
+/// It trains with the same bits as one that records, and can be measured.
+#[test]
+fn a_device_that_records_nothing() {
+    let config = config("model.layers=1 model.seq=8 fast.steps=4");
+    let direct = loaded(Shim::direct(), &modules());
+    let trained = |device: &Device| {
+        let mut trainer = Trainer::new(config.clone(), device).expect("a trainer");
+        let report = trainer.train(&tests::batch(2, 8, 0)).expect("a step");
+        (trainer.checksum(), report.nll.to_bits(), report.kl.to_bits())
+    };
+    assert_eq!(trained(&direct), trained(&shim(Order::Forward)));
+    let setup = Setup::new(config, direct).expect("a setup");
+    let setup = Setup { effort: Effort::least(), only: vec!["rmsnorm".into()], ..setup };
+    let mut recorder = Recorder::new(&setup.device, setup.dtype, setup.effort).expect("room");
+    measure_all(&setup, &setup.works().expect("work"), &mut recorder, &mut |_, _| ()).expect("rows");
+    assert!(!recorder.rows().is_empty());
+}
+
 /// A mistake is reported with its place, and only there. Blocks of an RTX 40 have less shared memory, so attention with
 /// wide heads is skipped if it does not fit. The rest passes.
 #[test]
