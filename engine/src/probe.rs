@@ -49,9 +49,7 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
     let on_gpu = matches!(device, Device::Cuda(_));
     match open::check_driver() {
         Ok((version, count)) => {
-            let own = fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
-            let text = format!("{} supports CUDA {}", own.trim(), open::version_text(version));
-            findings.push(Finding::found("driver", on_gpu, text.trim_start()));
+            findings.push(Finding::found("driver", on_gpu, open::driver_text(version)));
             findings.extend((0..count).map(|ordinal| gpu(ordinal, on_gpu)));
         }
         Err(e) => findings.push(Finding::missing("driver", e)),

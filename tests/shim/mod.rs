@@ -9,7 +9,7 @@ mod compile;
 mod memory;
 
 use compile::Compiled;
-use engine::cuda::{Arg, Captured, Factor, Failure, Gpu, Grid, Kernel, Module, Pointer, Product};
+use engine::cuda::{Arg, Captured, Factor, Failure, Gpu, Grid, Kernel, Module, Pointer, Product, Software};
 use engine::{DType, Device, Error, Result};
 use memory::Heap;
 use std::collections::hash_map::Entry;
@@ -314,6 +314,10 @@ impl Gpu for Shim {
             state.product(&product);
             Ok(())
         });
+    }
+
+    fn software(&self) -> Software {
+        Software { driver: "none".into(), products: "plain loops".into(), compiler: "g++".into() }
     }
 
     fn captures(&self) -> bool {

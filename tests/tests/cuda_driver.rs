@@ -188,7 +188,11 @@ fn kernels_from_a_file() {
             let lacks = format!("lacks {name} (STORAGE=float) for sm_90a of this version of the program");
             assert_eq!(said(module), lacks);
         }
-        let found = probe(&file, &Device::Cuda(open(&file, &[&FILL]).unwrap_or_else(|e| panic!("{e}"))));
+        let gpu = open(&file, &[&FILL]).unwrap_or_else(|e| panic!("{e}"));
+        let software = gpu.software();
+        let hash = software.compiler.strip_prefix("compiled file ").expect("the kind of compiler");
+        assert!(hash.len() == 32 && u128::from_str_radix(hash, 16).is_ok(), "{software:?}");
+        let found = probe(&file, &Device::Cuda(gpu));
         let kernels = found.iter().find(|f| f.part == "compiled kernels").expect("a file");
         assert!(kernels.text.contains("16 kernels for sm_80, sm_90a, sm_100, sm_120"), "{found:?}");
     });
@@ -235,18 +239,22 @@ fn a_gpu_that_the_compiler_does_not_know() {
 #[test]
 fn what_was_found() {
     in_child("what_was_found", &[("FAKE_GPUS", "2")], || {
-        let found = probe(&settings(), &device());
+        let device = device();
+        let found = probe(&settings(), &device);
         let of =
             |part| found.iter().filter(move |f| f.part == part).map(|f| (f.state, f.text.as_str())).collect::<Vec<_>>();
         // It follows the version of the machine's own driver, if there is one.
         assert!(of("driver")[0].0 == State::Used && of("driver")[0].1.ends_with("supports CUDA 13.0"), "{found:?}");
-        let gpu = "Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB";
-        assert_eq!(of("GPU")[0], (State::Used, gpu));
-        assert_eq!(of("GPU")[1], (State::Unused, format!("{gpu}; CUDA_VISIBLE_DEVICES=1 chooses it").as_str()));
+        let name = "Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB";
+        assert_eq!(of("GPU")[0], (State::Used, name));
+        assert_eq!(of("GPU")[1], (State::Unused, format!("{name}; CUDA_VISIBLE_DEVICES=1 chooses it").as_str()));
         let file = |name: &str| toolkit().join(name).canonicalize().expect("a file").display().to_string();
         assert_eq!(of("NVRTC"), [(State::Used, format!("13.0 ({})", file("libnvrtc.so")).as_str())]);
         assert_eq!(of("cuBLASLt"), [(State::Used, format!("13.0.2 ({})", file("libcublasLt.so")).as_str())]);
         assert_eq!(of("kernel cache")[0].0, State::Missing);
+        let software = gpu(&device).software();
+        assert_eq!((of("driver")[0].1, "cuBLASLt 13.0.2"), (software.driver.as_str(), software.products.as_str()));
+        assert_eq!(software.compiler, "NVRTC 13.0");
     });
 }
 

@@ -1,10 +1,10 @@
 //! The backend that uses NVIDIA's driver.
 
 use super::arch::Arch;
-use super::blas::Products;
+use super::blas::{Products, version};
 use super::libraries::{Library, Settings, told};
-use super::open::{check_driver, version_text};
-use super::{Arg, Captured, Failure, Gpu, Grid, Kernel, Module, PRODUCT, Product, Variant, kernels};
+use super::open::{check_driver, driver_text, version_text};
+use super::{Arg, Captured, Failure, Gpu, Grid, Kernel, Module, PRODUCT, Product, Software, Variant, kernels};
 use crate::{Error, Result, bytes_text};
 use cudarc::driver::result as cu;
 use cudarc::driver::sys::{
@@ -42,6 +42,8 @@ struct State {
     functions: HashMap<(&'static str, &'static str, Variant), Function>,
     /// `None` if the library is missing.
     products: Option<Products>,
+    /// What compiled the kernels.
+    compiler: String,
     recording: bool,
 }
 
@@ -87,7 +89,7 @@ impl Driver {
             None => Library::CublasLt.file().and_then(|_| Products::new()).map(Some)?,
             Some(_) => None,
         };
-        let state = State { functions: HashMap::new(), products, recording: false };
+        let state = State { functions: HashMap::new(), products, compiler: String::new(), recording: false };
         let state = Mutex::new(state);
         let (settings, failure) = (settings.clone(), Arc::default());
         Ok((Self { name, arch, shared, version, settings, failure, state, stream }, missing))
@@ -256,7 +258,8 @@ impl Gpu for Driver {
         let own = state.products.is_none().then_some(&PRODUCT);
         let modules = modules.iter().copied().chain(own);
         let wanted: Vec<_> = modules.flat_map(|module| module.variants().map(move |v| (module, v))).collect();
-        let code = kernels::code(&self.settings, self.arch, &wanted)?;
+        let (code, compiler) = kernels::code(&self.settings, self.arch, &wanted)?;
+        state.compiler = compiler;
         for (&(module, variant), code) in wanted.iter().zip(&code) {
             let functions = self.load_one(module, code).map_err(|e| {
                 let (defines, version) = (variant.defines().join(" "), version_text(self.version));
@@ -319,6 +322,15 @@ impl Gpu for Driver {
         let result = products.launch(product, self.stream.cu_stream());
         let refused = |e| Error::new(format!("{}: cuBLASLt refuses {product:?}: {e}", self.name));
         let _ = self.failure.keep(result.map_err(refused));
+    }
+
+    fn software(&self) -> Software {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Software {
+            driver: driver_text(self.version),
+            products: if state.products.is_some() { format!("cuBLASLt {}", version()) } else { "own kernel".into() },
+            compiler: state.compiler.clone(),
+        }
     }
 
     fn captures(&self) -> bool {

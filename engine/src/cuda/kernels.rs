@@ -11,13 +11,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The code of every variant of these modules, in their order.
+/// The code of every variant of these modules, in their order, and what compiled it: NVRTC by its version, or for a file
+/// the hash of this code.
 ///
 /// # Errors
 /// If the file of compiled kernels does not fit, or there is none and NVRTC is missing or refuses a kernel.
-pub(crate) fn code(settings: &Settings, gpu: Arch, variants: &[(&'static Module, Variant)]) -> Result<Vec<Vec<u8>>> {
+pub(crate) fn code(
+    settings: &Settings,
+    gpu: Arch,
+    variants: &[(&'static Module, Variant)],
+) -> Result<(Vec<Vec<u8>>, String)> {
     if let Some(path) = &settings.kernels {
-        return entries(path).and_then(|entries| from_file(entries, gpu, variants)).map_err(|e| at_file(path, e));
+        let code = entries(path).and_then(|entries| from_file(entries, gpu, variants));
+        let code = code.map_err(|e| at_file(path, e))?;
+        let compiler = format!("compiled file {:032x}", bundle::fingerprint(&code.concat()));
+        return Ok((code, compiler));
     }
     let version = nvrtc_version(settings)?;
     let arch = target(gpu, &version)?;
@@ -42,7 +50,7 @@ pub(crate) fn code(settings: &Settings, gpu: Arch, variants: &[(&'static Module,
     };
     // Collected first, so that the error reported does not depend on timing.
     let codes: Vec<Result<Vec<u8>>> = variants.par_iter().map(compile).collect();
-    codes.into_iter().collect()
+    Ok((codes.into_iter().collect::<Result<_>>()?, format!("NVRTC {version}")))
 }
 
 /// The code of these variants in a file compiled beforehand.

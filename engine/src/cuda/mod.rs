@@ -139,6 +139,9 @@ pub trait Gpu: Send + Sync + Debug {
     /// Launches a matrix product.
     fn product(&self, product: &Product);
 
+    /// The versions of what the bits of its results depend on, besides the kernels' sources.
+    fn software(&self) -> Software;
+
     /// Whether to record work that is repeated; if not, it is launched anew each time.
     fn captures(&self) -> bool;
 
@@ -151,6 +154,17 @@ pub trait Gpu: Send + Sync + Debug {
 
     /// Waits for all launched work. An error as in [`read`](Self::read).
     fn finish(&self) -> Result<()>;
+}
+
+/// The software of a GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Software {
+    /// The driver, with the version of CUDA that it supports.
+    pub driver: String,
+    /// What computes matrix products.
+    pub products: String,
+    /// What compiled the kernels; for a file of compiled kernels the hash of those in use.
+    pub compiler: String,
 }
 
 /// A recorded sequence of work on a device. It holds addresses, so the memory must stay where it is.

@@ -7,6 +7,7 @@ use super::{Gpu, Module};
 use crate::{Device, Error, Result};
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUresult, cuDriverGetVersion};
 use cudarc::driver::{CudaContext, DriverError, result};
+use std::fs;
 use std::sync::Arc;
 
 /// The oldest driver that has every function, in its own numbering of CUDA versions: 12.4, driver 550.
@@ -40,6 +41,12 @@ fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<(Device, Opti
 /// A version of CUDA in the driver's numbering, e.g. `13.0`.
 pub(crate) fn version_text(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+/// The driver's own version, if the system knows it, and the version of CUDA that it supports.
+pub(crate) fn driver_text(version: i32) -> String {
+    let own = fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
+    format!("{} supports CUDA {}", own.trim(), version_text(version)).trim_start().into()
 }
 
 /// The driver's version and the number of its GPUs.

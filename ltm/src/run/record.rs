@@ -4,6 +4,7 @@ use super::{Material, Run};
 use crate::config::Config;
 use crate::data;
 use crate::json;
+use engine::cuda::Software;
 use engine::{Device, Error, Result, probe, simd};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -86,22 +87,53 @@ pub struct Machine {
     pub threads: usize,
     /// `CPU`, or the GPU's name.
     pub device: String,
+    /// The GPU's driver, what computes its products, and what compiled its kernels. Empty on the CPU, and in records of
+    /// earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub driver: String,
+    /// See [`driver`](Self::driver).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub products: String,
+    /// See [`driver`](Self::driver).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kernels: String,
 }
 
 impl Machine {
     /// This machine, computing on `device`.
     pub fn this(device: &Device) -> Self {
+        let (name, software) = match device {
+            Device::Cpu(_) => ("CPU", Software::default()),
+            Device::Cuda(gpu) => (gpu.name(), gpu.software()),
+        };
         Self {
             processor: probe::processor_name(),
             features: simd::supported().iter().map(ToString::to_string).collect(),
             feature_used: simd::level().to_string(),
             threads: rayon::current_num_threads(),
-            device: match device {
-                Device::Cpu(_) => "CPU".into(),
-                Device::Cuda(gpu) => gpu.name().into(),
-            },
+            device: name.into(),
+            driver: software.driver,
+            products: software.products,
+            kernels: software.compiler,
         }
     }
+
+    /// The differences of the GPU's software between this machine and `now`, one line each. What one of them does not
+    /// know does not count.
+    fn changes(&self, now: &Self) -> Vec<String> {
+        let parts = [
+            ("GPU's driver", &self.driver, &now.driver),
+            ("GPU's library of products", &self.products, &now.products),
+            ("compiler of the GPU's kernels", &self.kernels, &now.kernels),
+        ];
+        let known = parts.into_iter().filter(|(_, then, now)| !then.is_empty() && !now.is_empty());
+        known.filter_map(|(what, then, now)| change(what, then, now)).collect()
+    }
+}
+
+/// A line that says what differs, if it does.
+fn change(what: &str, then: &str, now: &str) -> Option<String> {
+    (then != now).then(|| format!("the {what} differs: {then:?} then, {now:?} now"))
 }
 
 /// The data of a run.
@@ -184,14 +216,23 @@ impl Record {
     pub fn differences(&self, device: &Device) -> Vec<String> {
         let (program, machine) = (Program::this(), Machine::this(device));
         let parts = [
-            ("source", &self.program.sources, program.sources),
-            ("compiler", &self.program.compiler, program.compiler),
-            ("target", &self.program.target, program.target),
-            ("compiler's flags", &self.program.flags, program.flags),
-            ("device", &self.machine.device, machine.device),
+            ("source", &self.program.sources, &program.sources),
+            ("compiler", &self.program.compiler, &program.compiler),
+            ("target", &self.program.target, &program.target),
+            ("compiler's flags", &self.program.flags, &program.flags),
+            ("device", &self.machine.device, &machine.device),
         ];
-        let differ = parts.into_iter().filter(|(_, then, now)| *then != now);
-        differ.map(|(what, then, now)| format!("the {what} differs: {then:?} then, {now:?} now")).collect()
+        let differ = parts.into_iter().filter_map(|(what, then, now)| change(what, then, now));
+        differ.chain(self.machine.changes(&machine)).collect()
+    }
+
+    /// Warnings for a session on `device` that goes on after this one: the GPU's software has changed.
+    pub(super) fn warnings(&self, device: &Device) -> Vec<String> {
+        let changes = self.machine.changes(&Machine::this(device));
+        changes
+            .into_iter()
+            .map(|change| format!("{change}; so the bits may differ from those of one session"))
+            .collect()
     }
 }
 

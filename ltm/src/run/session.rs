@@ -71,7 +71,7 @@ impl Session {
     }
 
     /// The state after the newest intact checkpoint, or before the first step if there is none; and a line for each
-    /// skipped checkpoint.
+    /// skipped checkpoint and each change of the GPU's software.
     ///
     /// # Errors
     /// If there are checkpoints but none is intact, the data differ from those at the start, the run has done more
@@ -81,8 +81,9 @@ impl Session {
         // Lock first, because another running process may write newer checkpoints.
         let metrics = json::Lines::lock(&run.path.join(METRICS))?;
         // Otherwise records of another program version would be cut off like the remains of a crash.
-        Record::any(&run.path)?;
-        let (checkpoint, warnings) = checkpoint::latest_valid(&run.path)?;
+        let records = Record::any(&run.path)?;
+        let (checkpoint, mut warnings) = checkpoint::latest_valid(&run.path)?;
+        warnings.extend(records.last().iter().flat_map(|last| last.warnings(device)));
         if let Some(checkpoint) = &checkpoint {
             let same = run.check_data(&State::of(checkpoint)?.data, &material.data);
             same.map_err(|error| error.hint("restore the old data, or start a new run"))?;

@@ -153,6 +153,32 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     }
 }
 
+/// The bits depend on the GPU's software. A record that lacks it says nothing.
+#[test]
+fn a_session_warns_of_other_software() {
+    let (folder, config) = lab("software");
+    let (run, device) = (folder.join("run"), shim(Order::Forward));
+    train(&run, &config, &device, 2).expect("a run");
+    let (records, recorded) =
+        (run.join("sessions.jsonl"), r#","driver":"none","products":"plain loops","kernels":"g++""#);
+    let resumed = |other: &str| {
+        let text = fs::read_to_string(&records).expect("records");
+        assert!(text.contains(recorded), "{text}");
+        fs::write(&records, text.replace(recorded, other)).expect("a file");
+        let material = lab::text::material(&config).expect("data");
+        Session::resume(&Run::open(&run).expect("a run"), &material, &device).expect("a session").1
+    };
+    assert_eq!(resumed(recorded), [""; 0]);
+    assert_eq!(resumed(""), [""; 0]);
+    let other = recorded.replace("none", "550").replace("g++", "nvcc");
+    let bits = "; so the bits may differ from those of one session";
+    let said = [
+        format!("the GPU's driver differs: \"550\" then, \"none\" now{bits}"),
+        format!("the compiler of the GPU's kernels differs: \"nvcc\" then, \"g++\" now{bits}"),
+    ];
+    assert_eq!(resumed(&other), said);
+}
+
 #[test]
 fn what_a_device_cannot_do() {
     let (whole, rtx, small) =
