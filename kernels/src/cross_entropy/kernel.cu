@@ -173,16 +173,25 @@ __device__ void exponential_slab(T* logits, const int* targets, int vocab, int n
 #pragma unroll
             for (int r = 0; r < AT_ONCE; r++) {
                 if (r >= rows) break;
+                T* at = logits + (size_t)(row + r * step) * n + column;
+                int mine = 0;  // a bit for each token whose target this row is
 #pragma unroll
                 for (int j = 0; j < N; j++) {
                     float logit = v[r].x[j], u = UNIT * exp2_approx(fminf((logit - own.x[j]) * LOG2_E, MOST));
-                    // Other blocks still read the target's logit; `close_sums` sets it to zero.
                     bool other = row + r * step != target[j];
-                    v[r].x[j] = other ? u : logit;
+                    mine |= other ? 0 : 1 << j;
+                    v[r].x[j] = u;
                     // NaN where a logit is not finite.
                     sum.x[j] += other ? fmaf(logit, 0.0f, u) : 0.0f;
                 }
-                store_pack<N>(logits + (size_t)(row + r * step) * n + column, v[r]);
+                // Other blocks still read a target's logit, so no thread may write there; `close_sums` sets it to zero.
+                if (mine == 0) store_pack<N>(at, v[r]);
+                else {
+#pragma unroll
+                    for (int j = 0; j < N; j++) {
+                        if (!(mine >> j & 1)) store(at + j, v[r].x[j]);
+                    }
+                }
             }
         });
     }

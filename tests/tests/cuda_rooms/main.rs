@@ -5,8 +5,8 @@
 mod device;
 mod shim;
 
-use engine::cuda::{Module, PRODUCT};
-use engine::{DType, Device};
+use engine::cuda::{Arg, Grid, Module, PRODUCT};
+use engine::{Buffer, DType, Device};
 use kernels::case::{Case, Fill, Input, Sizes};
 use kernels::cast::Cast;
 use kernels::cross_entropy::LmHead;
@@ -183,6 +183,34 @@ fn sure_and_surprised_heads() {
                 };
                 assert!((nll - expected).abs() <= within, "{}: nll {i} is {nll}, should be {expected}", ours.what);
             }
+        }
+    }
+}
+
+/// In one pass every block reads the targets' logits while others write their own rows, so nobody may write there, not even
+/// the same bits. A NaN whose bits no store gives shows it.
+#[test]
+fn nobody_writes_to_a_target() {
+    let (vocab, slab, nan) = (300, 128, half::bf16::from_bits(0x7f81));
+    let head = modules().into_iter().find(|module| module.name == "cross_entropy").expect("the head");
+    // By packs of eight tokens, and by single ones.
+    for (n, pack) in [(16, 8), (7, 1)] {
+        let targets: Vec<i32> = (0..n as i32).map(|token| token * 37 % vocab).collect();
+        let mut logits = vec![half::bf16::ONE; vocab as usize * n];
+        let places: Vec<usize> = targets.iter().zip(0..).map(|(&target, token)| target as usize * n + token).collect();
+        places.iter().for_each(|&place| logits[place] = nan);
+        let device = loaded(Shim::device(Order::Forward), &[head]);
+        let on_device = |buffer: Buffer| buffer.to_device(&device).expect("room");
+        let logits = on_device(Buffer::from_slice(&[vocab as usize, n], &logits));
+        let targets = on_device(Buffer::from_slice(&[n], &targets));
+        let sums = on_device(Buffer::from_slice(&[3, n], &vec![0.0f32; 3 * n]));
+        let grid = Grid::with_blocks([3, 1, 1], 256).shared(4 * 256 * pack);
+        let args = [(&logits).into(), (&targets).into(), Arg::I32(vocab), n.into(), Arg::I32(slab), (&sums).into()];
+        gpu(&device).launch(&head.kernel("exponentials", DType::Bf16), grid, &args);
+        let logits = logits.on_host().expect("sound kernels");
+        for (place, bits) in logits.as_bytes().chunks_exact(2).enumerate() {
+            let is_kept = bits == nan.to_bits().to_le_bytes();
+            assert_eq!(is_kept, places.contains(&place), "{n} tokens: number {place} is {bits:x?}");
         }
     }
 }
