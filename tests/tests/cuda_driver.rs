@@ -6,7 +6,7 @@ use engine::probe::{State, probe};
 use engine::{Buffer, DType, Device, ErrorKind, Result, Spec};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tests::driver::{ask, in_child, loader_path, panic_of, toolkit};
 use tests::products;
@@ -432,19 +432,41 @@ fn a_lost_gpu_is_an_error() {
     });
 }
 
-/// With NVIDIA's own NVRTC, in the folders that the environment variable names, for an A100 and an H100. A few registers may
-/// spill, many may not.
+/// Compiles with NVIDIA's own NVRTC, in the folders that the environment variable names. A few registers may spill, many may
+/// not.
+fn compile_for_gpus(modules: &[&'static Module], archs: &[&str], path: &Path) {
+    let archs: Vec<Arch> = archs.iter().map(|arch| arch.parse().expect("an architecture")).collect();
+    let made = compile_file(modules, &archs, &Settings::from_env(), path).unwrap_or_else(|e| panic!("{e}"));
+    assert!(made.compiler.starts_with("NVRTC"), "{}", made.compiler);
+    println!("{:#?}", made.spills);
+    assert!(most_spilled(&made.spills) < Some(64), "{:#?}", made.spills);
+}
+
+/// The most bytes per thread that a kernel spills.
+fn most_spilled(spills: &[String]) -> Option<u32> {
+    let bytes = |line: &String| line.split_once(" bytes spill stores")?.0.rsplit(' ').next()?.parse::<u32>().ok();
+    spills.iter().map(|line| bytes(line).expect("a number of bytes")).max()
+}
+
+/// For the GPUs of RTX 30 and 40 and both kinds of Blackwell. Of all kernels only attention spills on any GPU; the others, two
+/// fifths of the time, are left out. NVRTC compiles one file at a time, so `.ci/nvrtc` runs this beside the next test, in
+/// a process of its own.
+#[test]
+#[ignore = "needs NVRTC; .ci/nvrtc runs it"]
+fn attention_compiles_for_other_gpus() {
+    let mut modules = kernels::registry::modules();
+    modules.retain(|module| module.name.ends_with("attention"));
+    assert_eq!(modules.len(), 3, "window, cross and ring attention");
+    compile_for_gpus(&modules, &["sm_86", "sm_89", "sm_100", "sm_120"], &folder("nvrtc-others").join("kernels"));
+}
+
+/// For an A100 and an H100.
 #[test]
 #[ignore = "needs NVRTC; .ci/nvrtc runs it"]
 fn every_kernel_compiles_at_run_time() {
     let path = folder("nvrtc").join("kernels");
+    compile_for_gpus(&kernels::registry::modules(), &["sm_80", "sm_90a"], &path);
     let settings = Settings::from_env();
-    let archs = ["sm_80", "sm_90a"].map(|arch| arch.parse().expect("an architecture"));
-    let made = compile_file(&kernels::registry::modules(), &archs, &settings, &path).unwrap_or_else(|e| panic!("{e}"));
-    assert!(made.compiler.starts_with("NVRTC"), "{}", made.compiler);
-    let bytes = |line: &String| line.split_once(" bytes spill stores")?.0.rsplit(' ').next()?.parse::<u32>().ok();
-    let most = |spills: &[String]| spills.iter().map(|line| bytes(line).expect("a number of bytes")).max();
-    assert!(most(&made.spills) < Some(64), "{:#?}", made.spills);
     // 64 numbers per thread do not fit into 32 registers.
     static SPILLS: Module = Module::new(
         "spills",
@@ -458,7 +480,7 @@ fn every_kernel_compiles_at_run_time() {
         }",
     );
     let spills = compile_file(&[&SPILLS], &Arch::USUAL[..1], &settings, &folder("spills").join("kernels"));
-    assert!(most(&spills.expect("it compiles").spills) > Some(64));
+    assert!(most_spilled(&spills.expect("it compiles").spills) > Some(64));
     let found = probe(&Settings { kernels: Some(path), ..settings }, &Device::CPU);
     assert!(found.iter().any(|f| f.part == "compiled kernels" && f.text.contains("sm_90a")), "{found:?}");
 }
