@@ -5,6 +5,7 @@
 mod build;
 
 use super::*;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::OnceLock;
 
 /// The folder of the simulated libraries.
@@ -170,6 +171,63 @@ fn a_library_beside_the_one_that_was_named() {
     let variables = [("LD_LIBRARY_PATH", path.as_str()), ANY];
     run(&lab, "--device cuda doctor", &variables)
         .fails(1, &["two copies of libnvrtc.so are loaded", "/other/libnvrtc.so"]);
+}
+
+/// Runs `benches/gpu.sh` with scripts in the place of the programs that it calls, and returns its summary. `date` goes on
+/// by a third of a minute at each call.
+fn measured(lab: &Lab, ltm: &str, python: &str) -> Vec<String> {
+    let _ = fs::remove_dir_all(lab.path("out"));
+    let _ = fs::remove_file(lab.path("now"));
+    fs::create_dir_all(lab.path("bin")).unwrap();
+    for (name, script) in [
+        ("ltm", ltm),
+        ("bin/python3", python),
+        ("bin/date", "echo . >>now; echo $(($(wc -l <now) * 20))"),
+        // Does not wait, and tells what it was asked for.
+        ("bin/timeout", r#"[ "$1" != -k ] || shift 2; most=$1; shift; echo "$most s"; exec "$@""#),
+    ] {
+        lab.write(name, format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(lab.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/gpu.sh");
+    let mut command = Command::new("sh");
+    command.arg(script).args(["ltm", "out"]).current_dir(lab.path("."));
+    let path = format!("{}:{}", lab.path("bin").display(), std::env::var("PATH").unwrap());
+    let output = command.env("PATH", path).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let summary = fs::read_to_string(lab.path("out/summary.txt")).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), summary);
+    summary.lines().map(str::to_string).collect()
+}
+
+/// The script for a GPU: what matters most comes first, and nothing lasts longer than it may, nor all of it.
+#[test]
+fn every_measurement_of_a_gpu_has_its_time() {
+    let lab = Lab::new();
+    // Stopped by `timeout` in one part; trains to other weights without captures.
+    let ltm = r#"case "$1" in verify) exit 124 ;; train) out=$5/checkpoints/step-00000020
+        mkdir -p "$out" && echo "${LTM_CUDA_CAPTURE-1}" >"$out/weights.safetensors" ;; esac"#;
+    let said = measured(&lab, ltm, "exit 0");
+    let parts: Vec<&str> = said.iter().map(|line| line.split([' ', ':']).next().unwrap()).collect();
+    let first = ["doctor", "verify", "train-a", "train-b", "same-bits-b", "train-direct", "same-bits-direct"];
+    assert_eq!(parts[..7], first);
+    let presets = ["steps-small", "pytorch-small", "steps-medium", "pytorch-medium", "steps-large", "pytorch-large"];
+    assert_eq!(parts[7..13], presets);
+    assert_eq!(parts[13..], ["products", "ops", "save", "compare", "memory", "no-memory", "nvrtc"]);
+    let line = |name: &str| said.iter().find(|line| line.starts_with(name)).unwrap().as_str();
+    assert_eq!(line("doctor"), "doctor (20 s): ok");
+    assert_eq!(line("verify"), "verify (20 s): stopped after 150 s");
+    assert_eq!(line("same-bits-b"), "same-bits-b (20 s): ok");
+    assert!(line("same-bits-direct").contains("differ"), "{said:?}");
+    assert_eq!(line("pytorch-large"), "pytorch-large (20 s): ok");
+    // Each part takes 20 seconds, and as long passes before the next.
+    assert_eq!(line("ops"), "ops (20 s): ok");
+    assert_eq!(line("save"), "save: not run: no time is left");
+    let limit = fs::read_to_string(lab.path("out/ops.txt")).unwrap();
+    assert_eq!(limit, "10 s\n");
+
+    let said = measured(&lab, "exit 0", "echo no module >&2; exit 1");
+    assert!(said.contains(&"pytorch-small: not run: python3 has no PyTorch that uses the GPU: no module".into()));
 }
 
 #[test]
