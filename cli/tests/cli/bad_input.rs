@@ -344,7 +344,8 @@ fn runs_that_diverge() {
 fn configurations_too_large_for_memory() {
     let lab = Lab::trained();
     let wide = ["model.dim=65536", "train.batch=65535", "model.seq=1024"];
-    lab.train("wide", &wide).fails(1, &["of memory are needed", "GiB", "set train.micro below 65535", "model.seq = 1024"]);
+    lab.train("wide", &wide)
+        .fails(1, &["of memory are needed", "GiB", "set train.micro below 65535", "model.seq = 1024"]);
     lab.train("deep", &["model.dim=65536", "model.layers=16"]).fails(1, &["model.dim = 65536 or model.layers = 16"]);
     let mut config = Config::preset("large").unwrap();
     [("model.dim", "65536"), ("model.layers", "128")].iter().for_each(|(key, text)| config.set(key, text).unwrap());
