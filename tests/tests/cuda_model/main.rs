@@ -82,6 +82,19 @@ fn a_fast_step_is_one_launch() {
     }
 }
 
+/// Their gradients are added, and later draws are from the fits of all parts.
+#[test]
+fn a_batch_in_parts() {
+    let config = config("model.layers=1 model.seq=8 fast.steps=2 slow.updates=2 train.micro=1");
+    let norms = [loaded(Shim::device(Order::Forward), &modules()), Device::CPU].map(|device| {
+        let mut trainer = Trainer::new(config.clone(), &device).expect("a trainer");
+        [0, 1].map(|round| trainer.train(&tests::batch(2, 8, round)).expect("a step").grad_norm)
+    });
+    for (gpu, cpu) in norms[0].iter().zip(norms[1]) {
+        assert!((gpu / cpu - 1.0).abs() < 1e-3, "{norms:?}");
+    }
+}
+
 /// It trains with the same bits as one that records, and can be measured.
 #[test]
 fn a_device_that_records_nothing() {

@@ -190,7 +190,7 @@ fn what_a_device_cannot_do() {
     for (settings, device, work, said) in [
         ("model.dim=272", &whole, Work::Training, wide),
         ("model.dim=136", &rtx, Work::Training, "width 68, but attention in f32 on host shim takes at most 64"),
-        (long, &whole, Work::Training, "train.batch = 50000"),
+        (long, &whole, Work::Training, "50000 sequences of model.seq = 1024"),
         (far, &small, Work::Generation, ring),
     ] {
         let config = crate::config(settings);
