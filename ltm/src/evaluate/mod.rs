@@ -5,9 +5,12 @@
 //! fitted to.
 
 mod masks;
+mod mixture;
 mod protocol;
 mod total;
 
+pub(crate) use mixture::key;
+pub use mixture::{Block, EARLY, Mixture, Prediction, blocks};
 pub use protocol::Protocol;
 pub use total::{Excess, Mean, SequenceScore, Total};
 pub(crate) use total::{log_mean, mean_and_variance};

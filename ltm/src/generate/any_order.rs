@@ -14,6 +14,7 @@ const LENGTH: u32 = 0x0050_0002;
 const MOST_STEPS: usize = 1 << 16;
 
 /// Fills gaps by masked diffusion.
+#[derive(Debug)]
 pub(super) struct AnyOrder {
     foreteller: Foreteller,
     revealer: Revealer,
@@ -45,6 +46,11 @@ impl AnyOrder {
         let foreteller = Foreteller::new(config, method, params, store)?;
         let revealer = Revealer { schedule: config.diffusion.schedule, grid: method.grid, steps, seed };
         Ok(Self { foreteller, revealer, lengths: lengths.cloned(), seq: config.model.seq })
+    }
+
+    /// Sets another seed.
+    pub fn reseed(&mut self, seed: u64) {
+        self.revealer.seed = seed;
     }
 
     /// The tokens that text number `sample` lacks beside `given` ones, by a length drawn from the training documents' that are

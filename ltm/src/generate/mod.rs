@@ -7,10 +7,13 @@ mod any_order;
 mod in_order;
 mod sample;
 mod stream;
+mod teller;
 mod walk;
 mod writer;
 
 pub use sample::Sampler;
+pub use stream::TextStream;
+pub use teller::{Each, Order, Teller};
 pub use walk::Walk;
 pub use writer::{GAP, ROUNDS, Shown, Writer, Writing};
 

@@ -1,7 +1,8 @@
 //! Streams generated text: only whole characters, and no part of a stop string.
 
 /// Turns pieces of bytes into printable text.
-pub(super) struct TextStream {
+#[derive(Debug)]
+pub struct TextStream {
     stops: Vec<Vec<u8>>,
     /// Bytes that may be a part of a character or of a stop string.
     pending: Vec<u8>,
