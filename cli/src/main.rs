@@ -28,6 +28,7 @@ mod ranks;
 mod replay;
 mod report;
 mod runs;
+mod serve;
 mod settings;
 mod sweep;
 mod train;
@@ -68,6 +69,7 @@ enum Command {
     Eval(eval::Args),
     Audit(audit::Args),
     Generate(generate::Args),
+    Serve(serve::Args),
     Quality(quality::Args),
     Report(report::Args),
     #[command(subcommand)]
@@ -120,6 +122,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(args, place),
         Command::Audit(args) => audit::run(args, place).map(done),
         Command::Generate(args) => generate::run(args, place).map(done),
+        Command::Serve(args) => serve::run(args, place).map(done),
         Command::Quality(args) => quality::run(args, place).map(done),
         Command::Report(args) => report::run(args, place).map(done),
         Command::Data(command) => data::run(command, place),

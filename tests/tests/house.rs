@@ -5,7 +5,7 @@ use std::process::Command;
 use tests::packages::{closure, packages};
 
 /// Each of our crates, with the crates that it may use.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("engine", &[]),
     ("roofline", &["engine"]),
     ("kernels", &["engine"]),
@@ -13,7 +13,8 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("gradtest", &["engine", "autograd"]),
     ("ltm", &["engine", "kernels", "autograd"]),
     ("lab", &["engine", "roofline", "kernels", "autograd", "ltm"]),
-    ("cli", &["engine", "roofline", "kernels", "autograd", "ltm", "lab"]),
+    ("serve", &["engine", "ltm"]),
+    ("cli", &["engine", "roofline", "kernels", "autograd", "ltm", "lab", "serve"]),
 ];
 
 /// The largest number of external packages that these may need.

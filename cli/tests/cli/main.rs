@@ -11,6 +11,7 @@ mod jobs;
 mod reasoning;
 mod replay;
 mod report;
+mod serve;
 mod suite;
 mod sweep;
 mod tensorboard;
