@@ -9,8 +9,7 @@ mod mixture;
 mod protocol;
 mod total;
 
-pub(crate) use mixture::key;
-pub use mixture::{Block, EARLY, Mixture, Prediction, blocks};
+pub use mixture::{Block, EARLY, Mixture, Prediction, blocks, key};
 pub use protocol::Protocol;
 pub use total::{Excess, Mean, SequenceScore, Total};
 pub(crate) use total::{log_mean, mean_and_variance};
@@ -42,7 +41,8 @@ pub struct Draws {
     /// −log p(x|z) for every draw z at fresh noise; one number if the model infers no latents, none by protocol `fixed`. Of masked
     /// diffusion: the estimate by every replicate of the draws, or −log p in every order by protocol `orders`.
     pub nll: Vec<f64>,
-    /// −log p(token|z, the tokens before it) of every target scored, the mean over the draws; empty for masked diffusion.
+    /// −log p(token|z, the tokens before it) of every target scored, the mean over the draws; by protocol `prefix`
+    /// −log p(token|the tokens before it), of the mixture of the draws. Empty for masked diffusion.
     pub token_nll: Vec<f64>,
     /// log q(z|x) − log p(z) of every draw; empty if the model infers no latents.
     pub log_ratio: Vec<f64>,
@@ -86,15 +86,12 @@ impl Draws {
                 (nll + self.kl, nll, f64::NAN)
             }
             Protocol::Nll => (self.nll[0], self.nll[0], 0.0),
-            Protocol::Prefix => match self.nll[..] {
-                [nll] if self.log_ratio.is_empty() => (nll, nll, 0.0),
-                // The draws are of masks.
-                _ if self.log_ratio.is_empty() => bound(),
-                _ => {
-                    let (nats, noise) = log_mean(&self.nll);
-                    (nats, nats, noise)
-                }
-            },
+            // The draws are of masks.
+            Protocol::Prefix if self.token_nll.is_empty() => bound(),
+            Protocol::Prefix => {
+                let nats = self.token_nll.iter().sum();
+                (nats, nats, if self.log_ratio.is_empty() { 0.0 } else { log_mean(&self.nll).1 })
+            }
         };
         if !nats.is_finite() {
             return Err(Error::new(format!("the score of sample {} is not finite", self.id)));
@@ -126,12 +123,12 @@ enum Way {
     /// One after the other.
     Next {
         inputs: Inputs,
-        /// The target of the fit: the inputs themselves, or first halves.
-        seen: Inputs,
         /// Without inference there is nothing to fit.
         fast: Option<Box<Fast>>,
         score: Box<Score>,
     },
+    /// The second half of each text as one block.
+    Half(Box<Mixture>),
     /// Behind masks.
     Masked(Judge),
 }
@@ -156,6 +153,12 @@ impl Evaluator {
         protocol.check(model)?;
         let way = match model.kind.method() {
             Some(method) => Way::Masked(Judge::new(config, method, draws, params, store)?),
+            None if protocol == Protocol::Prefix => {
+                let mut config = config.clone();
+                config.fast.steps = steps;
+                let size = [batch, (model.seq / 2).max(1), model.seq];
+                Way::Half(Mixture::new(&config, size, draws, params, store)?.into())
+            }
             None => Self::next(config, protocol, steps, params, store)?,
         };
         let fresh = protocol != Protocol::Fixed;
@@ -166,19 +169,14 @@ impl Evaluator {
     fn next(config: &Config, protocol: Protocol, steps: usize, params: &Params, store: &mut Store) -> Result<Way> {
         let (model, batch) = (&config.model, config.train.rows());
         let inputs = Inputs::new(model, batch, model.seq, params.dtype, store);
-        let seen = if protocol == Protocol::Prefix && model.kind.infers() {
-            Inputs::new(model, batch, (model.seq / 2).max(1), params.dtype, store)
-        } else {
-            inputs
-        };
         let noise = if protocol == Protocol::Fixed { Noise::Fixed } else { config.fast.noise };
         let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
-        let fast = || Fast::new(model, &fast_config, params, &seen, store, &options);
+        let fast = || Fast::new(model, &fast_config, params, &inputs, store, &options);
         let fast = model.kind.infers().then(fast).transpose()?.map(Box::new);
         let latents = fast.as_ref().map(|fast| &fast.latents);
         let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?.into();
-        Ok(Way::Next { inputs, seen, fast, score })
+        Ok(Way::Next { inputs, fast, score })
     }
 
     /// Says how the text is cut. Documents pay for their lengths, by how often training documents have them; the length of a window is
@@ -193,6 +191,7 @@ impl Evaluator {
     fn fast(&self) -> Option<&Fast> {
         match &self.way {
             Way::Next { fast, .. } => fast.as_deref(),
+            Way::Half(mixture) => mixture.fast(),
             Way::Masked(_) => None,
         }
     }
@@ -202,8 +201,10 @@ impl Evaluator {
     /// # Panics
     /// If they are more than it was planned for.
     pub fn take_steps(&mut self, steps: usize) {
-        if let Way::Next { fast: Some(fast), .. } = &mut self.way {
-            fast.take_steps(steps);
+        match &mut self.way {
+            Way::Next { fast: Some(fast), .. } => fast.take_steps(steps),
+            Way::Half(mixture) => mixture.take_steps(steps),
+            Way::Next { fast: None, .. } | Way::Masked(_) => {}
         }
     }
 
@@ -215,24 +216,16 @@ impl Evaluator {
     /// # Panics
     /// If `prefix` meets a sequence whose ignored targets are not its last.
     pub fn batch(&self, store: &mut Store, batch: &Batch) -> Result<Vec<Draws>> {
-        let (inputs, seen, fast, score) = match &self.way {
-            Way::Next { inputs, seen, fast, score } => (inputs, seen, fast, score),
+        let (inputs, fast, score) = match &self.way {
+            Way::Next { inputs, fast, score } => (inputs, fast, score),
+            Way::Half(mixture) => return self.halves(mixture, store, batch),
             Way::Masked(judge) => return judge.batch(self.protocol, store, batch),
         };
-        // A sequence of one token has an empty first half, so its posterior has seen nothing.
-        let [first, scored] = match self.protocol {
-            Protocol::Prefix => halves(batch, seen.sequence),
-            _ => [batch.clone(), batch.clone()],
-        };
-        seen.load(store, &self.model, &first)?;
-        let (kl, kl_by_latent) = match fast {
-            Some(fast) => {
-                fast.fit(store, self.rate, 0, |_, _| ());
-                (fast.latents.posterior_kl(store)?, fast.latents.kl_by_latent(store)?)
-            }
-            None => (vec![0.0; batch.samples.len()], vec![Vec::new(); batch.samples.len()]),
-        };
-        inputs.load(store, &self.model, &scored)?;
+        inputs.load(store, &self.model, batch)?;
+        if let Some(fast) = fast {
+            fast.fit(store, self.rate, 0, |_, _| ());
+        }
+        let mut sequences = self.fitted(store, batch)?;
         score.begin(store);
         // The noise that all fast steps shared also made the final z.
         let fixed = fast.as_ref().filter(|_| self.protocol == Protocol::Fixed);
@@ -242,41 +235,83 @@ impl Evaluator {
             Some(_) if self.fresh => self.draws as u32,
             Some(_) => 0,
         };
-        let (mut draws, mut token_nll) = (Vec::new(), vec![0.0; scored.targets.len()]);
         for s in 0..count {
-            let mut draw = score.draw(store, s)?;
-            // There may be thousands of draws of thousands of tokens.
-            let each = std::mem::take(&mut draw.token_nll);
-            token_nll.iter_mut().zip(each).for_each(|(sum, nats)| *sum += nats / f64::from(count));
-            draws.push(draw);
+            let draw = score.draw(store, s)?;
+            for (b, sequence) in &mut sequences {
+                sequence.nll.push(draw.nll[*b]);
+                sequence.log_ratio.extend(draw.log_ratio.get(*b));
+                let targets = batch.targets.iter().zip(&draw.token_nll).skip(*b * inputs.sequence);
+                let scored = targets.take(inputs.sequence).filter(|(target, _)| **target >= 0);
+                let token_nll = &mut sequence.token_nll;
+                token_nll.resize(sequence.tokens, 0.0);
+                token_nll.iter_mut().zip(scored).for_each(|(sum, (_, nats))| *sum += nats / f64::from(count));
+            }
         }
-        let scored_nll = |b: usize| {
-            let targets = scored.targets.iter().zip(&token_nll).skip(b * inputs.sequence);
-            targets.take(inputs.sequence).filter(|(target, _)| **target >= 0).map(|(_, &nats)| nats).collect()
-        };
-        let samples = batch.samples.iter().enumerate().filter(|(_, sample)| sample.scored > 0);
+        for (b, sequence) in &mut sequences {
+            sequence.own_nll = own.as_ref().map(|own| own[*b]);
+        }
+        Ok(sequences.into_iter().map(|(_, sequence)| sequence).collect())
+    }
+
+    /// What is known of the sequences that have a target, before draws, and their rows.
+    fn fitted(&self, store: &Store, batch: &Batch) -> Result<Vec<(usize, Draws)>> {
+        let latents = self.fast().map(|fast| &fast.latents);
+        let by_latent = latents.map(|latents| latents.kl_by_latent(store)).transpose()?.unwrap_or_default();
+        let kl = latents.map(|latents| latents.posterior_kl(store)).transpose()?.unwrap_or_default();
         let told = |sample: &SampleInfo| match sample.facts {
             Some(facts) if self.model.kind == ModelKind::Oracle => facts.nats,
             _ => 0.0,
         };
-        let sequences = samples.map(|(b, sample)| {
-            let tokens = scored_in(&scored, b);
-            Draws {
+        let samples = batch.samples.iter().enumerate().filter(|(_, sample)| sample.scored > 0);
+        let sequence = |(b, sample): (usize, &SampleInfo)| {
+            let draws = Draws {
                 id: sample.id,
-                tokens,
-                bytes: if self.protocol == Protocol::Prefix { sample.later_bytes } else { sample.bytes } as f64,
+                tokens: targets(batch, b).filter(|&&target| target >= 0).count(),
+                bytes: sample.bytes as f64,
                 exact: sample.nats.map(|nats| nats - told(sample)),
                 told: told(sample),
-                nll: draws.iter().map(|draw| draw.nll[b]).collect(),
-                token_nll: scored_nll(b),
-                log_ratio: draws.iter().filter_map(|draw| draw.log_ratio.get(b).copied()).collect(),
-                own_nll: own.as_ref().map(|own| own[b]),
-                log_z: None,
-                kl: kl[b],
-                kl_by_latent: kl_by_latent[b].clone(),
+                kl: kl.get(b).copied().unwrap_or(0.0),
+                kl_by_latent: by_latent.get(b).cloned().unwrap_or_default(),
+                ..Draws::default()
+            };
+            (b, draws)
+        };
+        Ok(samples.map(sequence).collect())
+    }
+
+    /// [`batch`](Self::batch) by protocol `prefix`. A text of one token has an empty first half: its latents come from the prior.
+    fn halves(&self, mixture: &Mixture, store: &mut Store, batch: &Batch) -> Result<Vec<Draws>> {
+        let n = self.model.seq;
+        let text = |b: usize| -> Vec<u16> {
+            let scored = targets(batch, b).take_while(|&&target| target >= 0);
+            batch.tokens[b * n..].iter().take(1).chain(scored).map(|&token| token as u16).collect()
+        };
+        let texts: Vec<Vec<u16>> = (0..batch.samples.len()).map(text).collect();
+        // An empty row predicts a token that nobody asks for.
+        let block = |text| Block { text, places: half(text)..text.len().max(2) };
+        let blocks: Vec<Block<'_>> = texts.iter().map(|text| block(&text[..])).collect();
+        mixture.fit(store, &blocks, |block| block.places.start)?;
+        let mut sequences = self.fitted(store, batch)?;
+        for (b, sequence) in &mut sequences {
+            assert_eq!(sequence.tokens, texts[*b].len() - 1, "targets that count come first");
+            sequence.tokens = blocks[*b].places.len();
+            sequence.bytes = batch.samples[*b].later_bytes as f64;
+        }
+        if self.fresh {
+            let mut nll = vec![Vec::new(); texts.len()];
+            let mut token_nll = vec![Vec::new(); texts.len()];
+            let log_ratio = mixture.read(store, &blocks, |b, place, seen| {
+                let Some(&token) = texts[b].get(place) else { return };
+                nll[b].resize(seen.draws(), 0.0);
+                nll[b].iter_mut().zip(seen.by_draw(token)).for_each(|(sum, log_p)| *sum -= log_p);
+                token_nll[b].push(-seen.log_p(token));
+            })?;
+            for (b, sequence) in &mut sequences {
+                (sequence.nll, sequence.token_nll) = (std::mem::take(&mut nll[*b]), std::mem::take(&mut token_nll[*b]));
+                sequence.log_ratio = log_ratio.iter().map(|draw| draw[*b]).collect();
             }
-        });
-        Ok(sequences.collect())
+        }
+        Ok(sequences.into_iter().map(|(_, sequence)| sequence).collect())
     }
 
     /// The posterior means μ of the latest batch, `L·K·d` numbers for each of its rows; none if the model infers no latents.
@@ -332,42 +367,13 @@ impl Evaluator {
     }
 }
 
-/// A batch with the first half of each sequence's targets, at `n` places each, and one with the second half.
-fn halves(batch: &Batch, n: usize) -> [Batch; 2] {
-    let whole = batch.targets.len() / batch.samples.len();
-    let front = |of: &[i32]| of.chunks(whole).flat_map(|row| &row[..n]).copied().collect();
-    let (tokens, targets) = (front(&batch.tokens), front(&batch.targets));
-    let mut prefix = Batch { tokens, targets, samples: batch.samples.clone() };
-    let mut rest = batch.clone();
-    for b in 0..batch.samples.len() {
-        let scored = scored_in(batch, b);
-        assert!(
-            batch.targets[b * whole..][..scored].iter().all(|&target| target >= 0),
-            "targets that count come first"
-        );
-        prefix.targets[b * n..][..n][scored / 2..].fill(-1);
-        rest.targets[b * whole..][..scored / 2].fill(-1);
-    }
-    [prefix, rest]
+/// The first place of the second half of a text, whose first token is not predicted.
+const fn half(text: &[u16]) -> usize {
+    1 + text.len().saturating_sub(1) / 2
 }
 
-/// Targets of row `b` that count.
-fn scored_in(batch: &Batch, b: usize) -> usize {
+/// The targets of row `b`.
+fn targets(batch: &Batch, b: usize) -> impl Iterator<Item = &i32> {
     let n = batch.targets.len() / batch.samples.len();
-    batch.targets[b * n..(b + 1) * n].iter().filter(|&&t| t >= 0).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_halves_are_at_the_front() {
-        let mut batch = Batch::new(2, 5);
-        batch.tokens = (0..10).collect();
-        batch.targets = vec![1, 2, 3, 4, 5, 6, 7, -1, -1, -1];
-        let [prefix, rest] = halves(&batch, 2);
-        assert_eq!((prefix.tokens, prefix.targets), (vec![0, 1, 5, 6], vec![1, 2, 6, -1]));
-        assert_eq!(rest.targets, [-1, -1, 3, 4, 5, -1, 7, -1, -1, -1]);
-    }
+    batch.targets[b * n..(b + 1) * n].iter()
 }

@@ -17,7 +17,7 @@ fn model(kind: ModelKind) -> (Config, Params, Store) {
         ffn: 24,
         vocab: 17,
         seq: N,
-        max_seq: N,
+        max_seq: N + 3,
         window: 5,
         latents: 2,
         ..config.model
@@ -61,7 +61,7 @@ fn total(mixture: &Mixture, store: &mut Store, places: Range<usize>, peeks: bool
     let mut sum = 0.0;
     for token in 0..17 {
         let text = [&TEXT[..at], &[token]].concat();
-        let block = [Block { text: &text, places: places.clone(), seed: 7 }];
+        let block = [Block { text: &text, places: places.clone() }];
         mixture.fit(store, &block, |block| if peeks { block.places.end } else { block.places.start }).unwrap();
         mixture
             .read(store, &block, |_, place, seen| sum += if place == at { seen.log_p(token).exp() } else { 0.0 })
@@ -74,7 +74,7 @@ fn total(mixture: &Mixture, store: &mut Store, places: Range<usize>, peeks: bool
 fn probabilities_of_all_next_tokens_sum_to_one_unless_the_posterior_has_seen_the_token() {
     for kind in [ModelKind::Ltm, ModelKind::Ar, ModelKind::ArLatent, ModelKind::Gpt2] {
         let (config, params, mut store) = model(kind);
-        let mixture = Mixture::new(&config, [1, N], 5, &params, &mut store).unwrap();
+        let mixture = Mixture::new(&config, [1, N, N], 5, &params, &mut store).unwrap();
         // From the prior, at a cut, within a block, and behind a long context.
         for places in [1..2, 1..6, 4..5, 4..9, 11..12] {
             let sum = total(&mixture, &mut store, places.clone(), false);
@@ -88,17 +88,18 @@ fn probabilities_of_all_next_tokens_sum_to_one_unless_the_posterior_has_seen_the
 #[test]
 fn a_block_costs_the_mean_probability_of_its_draws() {
     let (config, params, mut store) = model(ModelKind::Ltm);
-    let (fast_rows, draws) = (1, 4);
-    let mixture = Mixture::new(&config, [fast_rows, N], draws, &params, &mut store).unwrap();
-    let block = [Block { text: &TEXT, places: 5..N, seed: 1 }];
+    let draws = 4;
+    let mixture = Mixture::new(&config, [1, N, N], draws, &params, &mut store).unwrap();
+    let block = [Block { text: &TEXT, places: 5..N }];
     let sum: f64 = log_ps(&mixture, &mut store, &block)[0].iter().sum();
     // The posterior is still there; the score of the same draws, by the head that `ltm eval` uses.
-    let (fast, _) = mixture.latents.as_ref().unwrap();
-    let score = Score::new(&config.model, &params, &mixture.inputs, Some(&fast.latents), config.train.seed, &mut store);
+    let Posterior { seen, fast, .. } = mixture.latents.as_ref().unwrap();
+    let score = Score::new(&config.model, &params, seen, Some(&fast.latents), config.train.seed, &mut store);
     let score = score.unwrap();
     let mut targets = vec![IGNORED; N];
     (5..N).for_each(|place| targets[place - 1] = TEXT[place].into());
-    store.get_mut(mixture.inputs.targets).write(&targets);
+    store.get_mut(seen.tokens).write(&TEXT.map(i32::from));
+    store.get_mut(seen.targets).write(&targets);
     score.begin(&mut store);
     let costs: Vec<f64> = (0..draws as u32).map(|s| score.draw(&mut store, s).unwrap().nll[0]).collect();
     let (nats, _) = log_mean(&costs);
@@ -107,26 +108,28 @@ fn a_block_costs_the_mean_probability_of_its_draws() {
 }
 
 #[test]
-fn company_changes_no_bit() {
+fn neither_company_nor_the_length_of_a_plan_changes_a_bit() {
     let (config, params, mut store) = model(ModelKind::Ltm);
-    let one = Mixture::new(&config, [1, N], 3, &params, &mut store).unwrap();
-    let many = Mixture::new(&config, [4, N], 3, &params, &mut store).unwrap();
     let other: Vec<u16> = (0..9).collect();
-    let mine = Block { text: &TEXT, places: 6..N + 1, seed: 2 };
-    let alone = log_ps(&one, &mut store, std::slice::from_ref(&mine));
-    let others = |places| Block { text: &other, places, seed: 2 };
-    let with = log_ps(&many, &mut store, &[others(1..4), others(2..10), mine.clone()]);
-    assert_eq!(alone[0], with[2]);
-    let reseeded = log_ps(&one, &mut store, &[Block { seed: 3, ..mine }]);
-    assert_ne!(alone[0], reseeded[0]);
+    let block = |text, places| Block { text, places };
+    let mine = block(&TEXT, 6..N + 1);
+    let mut of = |config: &Config, size, blocks: &[Block<'_>], row: usize| {
+        log_ps(&Mixture::new(config, size, 3, &params, &mut store).unwrap(), &mut store, blocks).swap_remove(row)
+    };
+    let alone = of(&config, [1, 5, N], std::slice::from_ref(&mine), 0);
+    let others = [block(&other, 1..4), block(&other, 2..10), mine.clone()];
+    assert_eq!(alone, of(&config, [4, N, N + 3], &others, 2));
+    let mut reseeded = config.clone();
+    reseeded.train.seed += 1;
+    assert_ne!(alone, of(&reseeded, [1, 5, N], &[mine], 0));
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
     let (config, params, mut store) = model(ModelKind::Ar);
-    let mixture = Mixture::new(&config, [1, 6], 1, &params, &mut store).unwrap();
+    let mixture = Mixture::new(&config, [1, 6, 6], 1, &params, &mut store).unwrap();
     let mut refuse = |text: &[u16], places| {
-        let block = Block { text, places, seed: 0 };
+        let block = Block { text, places };
         mixture.predict(&mut store, &[block], |_, _, _| ()).unwrap_err().to_string()
     };
     for places in [0..3, 3..3, 1..9, 2..14] {
@@ -134,6 +137,6 @@ fn what_does_not_fit_is_refused() {
     }
     assert!(refuse(&[1, 17, 2], 1..4).contains("beyond the vocabulary"));
     let masked = Config { model: ModelConfig { kind: ModelKind::Mdlm, ..config.model.clone() }, ..config.clone() };
-    let error = Mixture::new(&masked, [1, 6], 1, &params, &mut store).unwrap_err().to_string();
+    let error = Mixture::new(&masked, [1, 6, 6], 1, &params, &mut store).unwrap_err().to_string();
     assert!(error.contains("mdlm"), "{error}");
 }
