@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "T", value_parser = whole::<usize>(0..=1_000_000))]
     steps: Option<usize>,
     /// Latent models: draws of the latents for a log-probability
-    #[arg(long, value_name = "S", default_value_t = 8, value_parser = whole::<usize>(1..=4096))]
+    #[arg(long, alias = "samples", value_name = "S", default_value_t = 16, value_parser = whole::<usize>(1..=4096))]
     draws: usize,
     /// Latent models: to score a text, infer the latents again every R tokens
     #[arg(long, value_name = "R", default_value_t = 64, value_parser = whole::<usize>(1..=1_000_000))]

@@ -2,7 +2,7 @@
 
 use crate::facts::{Facts, Scoring};
 use crate::request::Completion;
-use crate::worker::{Event, Finish, Scored};
+use crate::worker::{Event, Finish, Fitted, Scored};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,15 @@ pub struct Logprobs {
     text_offset: Vec<usize>,
 }
 
+/// The tokens of a choice, prompt included if it is shown, that one posterior predicts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Latents {
+    begin: usize,
+    end: usize,
+    /// The KL of every latent vector to the prior, in nats, the first layer's first.
+    kl: Vec<f64>,
+}
+
 /// A choice, or a piece of one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Choice {
@@ -24,12 +33,15 @@ pub struct Choice {
     text: String,
     logprobs: Option<Logprobs>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocks: Vec<Latents>,
 }
 
 impl Choice {
     fn join(&mut self, piece: Self) {
         self.text.push_str(&piece.text);
         self.finish_reason = piece.finish_reason.or(self.finish_reason);
+        self.blocks.extend(piece.blocks);
         let Some(more) = piece.logprobs else { return };
         let all = self.logprobs.get_or_insert_default();
         all.tokens.extend(more.tokens);
@@ -70,8 +82,8 @@ pub struct Answer {
     scoring: Scoring,
     fingerprint: String,
     drawn: usize,
-    /// Characters of every choice so far, without the prompt.
-    offsets: Vec<usize>,
+    /// Characters and tokens of every choice so far, without the prompt.
+    offsets: Vec<[usize; 2]>,
 }
 
 impl Answer {
@@ -80,7 +92,7 @@ impl Answer {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let behind_contexts = ask.prompts.iter().any(|prompt| prompt.context.is_some());
         let scoring = if behind_contexts { facts.scoring.behind_contexts() } else { facts.scoring.clone() };
-        let (fingerprint, offsets) = (scoring.fingerprint(), vec![0; ask.prompts.len() * ask.n]);
+        let (fingerprint, offsets) = (scoring.fingerprint(), vec![[0; 2]; ask.prompts.len() * ask.n]);
         Self { ask, facts, id, created, scoring, fingerprint, drawn: 0, offsets }
     }
 
@@ -91,11 +103,11 @@ impl Answer {
             let prompt = &ask.prompts[choice / ask.n];
             ask.echo && (!ask.scores() || prompt.tokens.len() < 2)
         };
-        (0..self.offsets.len()).filter(is_ready).map(|choice| self.echo(choice, &[])).collect()
+        (0..self.offsets.len()).filter(is_ready).map(|choice| self.echo(choice, &[], &[])).collect()
     }
 
     /// The prompt of a choice, as a piece.
-    fn echo(&self, index: usize, places: &[Scored]) -> Choice {
+    fn echo(&self, index: usize, places: &[Scored], fits: &[Fitted]) -> Choice {
         let prompt = &self.ask.prompts[index / self.ask.n];
         let mut logprobs = self.ask.logprobs.map(|_| Logprobs::default());
         if let Some(all) = &mut logprobs {
@@ -107,7 +119,11 @@ impl Answer {
                 offset += self.length(token);
             }
         }
-        Choice { index, text: prompt.text.clone(), logprobs, finish_reason: None }
+        let blocks = fits.iter().map(|Fitted { places, kl }| {
+            let [begin, end] = [places.start, places.end].map(|place| place.saturating_sub(prompt.added));
+            Latents { begin, end, kl: kl.clone() }
+        });
+        Choice { index, text: prompt.text.clone(), logprobs, finish_reason: None, blocks: blocks.collect() }
     }
 
     fn push(&self, all: &mut Logprobs, token: u16, scored: Option<&Scored>, offset: usize) {
@@ -127,9 +143,9 @@ impl Answer {
     /// The pieces that an event brings.
     pub fn pieces(&mut self, event: Event) -> Vec<Choice> {
         match event {
-            Event::Scored { prompt, places } => {
+            Event::Scored { prompt, places, fits } => {
                 let n = self.ask.n;
-                (prompt * n..(prompt + 1) * n).map(|choice| self.echo(choice, &places)).collect()
+                (prompt * n..(prompt + 1) * n).map(|choice| self.echo(choice, &places, &fits)).collect()
             }
             Event::Token { choice, token, text, scored } => {
                 self.drawn += 1;
@@ -137,18 +153,24 @@ impl Answer {
                 let before = if self.ask.echo { prompt.text.chars().count() } else { 0 };
                 let logprobs = scored.map(|scored| {
                     let mut all = Logprobs::default();
-                    self.push(&mut all, token, Some(&scored), before + self.offsets[choice]);
+                    self.push(&mut all, token, Some(&scored), before + self.offsets[choice][0]);
                     all
                 });
-                self.offsets[choice] += self.length(token);
-                vec![Choice { index: choice, text, logprobs, finish_reason: None }]
+                let [characters, tokens] = self.offsets[choice];
+                self.offsets[choice] = [characters + self.length(token), tokens + 1];
+                vec![Choice { index: choice, text, logprobs, ..Choice::default() }]
             }
-            Event::End { choice, text, finish } => {
+            Event::End { choice, text, finish, kl } => {
+                let prompt = &self.ask.prompts[choice / self.ask.n];
+                let begin = if self.ask.echo { prompt.own() } else { 0 };
+                let latents = Latents { begin, end: begin + self.offsets[choice][1], kl };
+                let is_shown = self.ask.logprobs.is_some() && !latents.kl.is_empty();
                 let reason = match finish {
                     Finish::Stop => "stop",
                     Finish::Length => "length",
                 };
-                vec![Choice { index: choice, text, logprobs: None, finish_reason: Some(reason) }]
+                let blocks = if is_shown { vec![latents] } else { Vec::new() };
+                vec![Choice { index: choice, text, logprobs: None, finish_reason: Some(reason), blocks }]
             }
             Event::Done => Vec::new(),
         }

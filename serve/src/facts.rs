@@ -62,6 +62,17 @@ pub struct Facts {
     pub positions: Option<usize>,
     /// How tokens get log-probabilities.
     pub scoring: Scoring,
+    /// The latents, if they are inferred.
+    pub latents: Option<Grid>,
+}
+
+/// The numbers of latent vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Grid {
+    /// Layers that have some.
+    pub layers: usize,
+    /// Vectors of each layer.
+    pub per_layer: usize,
 }
 
 impl Facts {
@@ -94,6 +105,7 @@ impl Facts {
             sequence: config.model.seq,
             positions: config.model.positions(),
             scoring,
+            latents: kind.infers().then_some(Grid { layers: config.model.layers, per_layer: config.model.latents }),
         })
     }
 

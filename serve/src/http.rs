@@ -195,6 +195,7 @@ async fn models(State(app): State<Arc<App>>) -> Answered {
         json!({
             "id": facts.name, "object": "model", "created": 0, "owned_by": "ltm", "kind": facts.kind,
             "max_model_len": facts.sequence, "system_fingerprint": facts.scoring.fingerprint(), "ltm": facts.scoring,
+            "latents": facts.latents,
         })
     };
     let models: Vec<_> = app.models.iter().map(model).collect();

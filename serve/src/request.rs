@@ -280,10 +280,11 @@ fn prompts(fields: &Fields, facts: &Facts) -> Result<Vec<Prompt>, Fault> {
     }
 }
 
-/// Tokens behind those that stand before every text, unless they already begin with these, or leave no place for them.
+/// Tokens behind those that stand before every text, unless they already begin with these or with a begin token, or leave no place.
 fn begun(tokens: Vec<u16>, text: String, facts: &Facts) -> Prompt {
     let front = facts.front.len();
-    let added = if tokens.starts_with(&facts.front) || tokens.len() + front > facts.sequence { 0 } else { front };
+    let begins = tokens.starts_with(&facts.front) || tokens.first() == Some(&facts.tokenizer.begin());
+    let added = if begins || tokens.len() + front > facts.sequence { 0 } else { front };
     let tokens = [&facts.front[..added], &tokens].concat();
     Prompt { tokens, added, text, context: None }
 }
@@ -316,7 +317,8 @@ fn suffix(fields: &Fields, facts: &Facts) -> Result<Vec<u16>, Fault> {
 
 /// Refuses a prompt that is too long.
 fn fits(prompt: &Prompt, facts: &Facts, max_tokens: usize, suffix: usize) -> Result<(), Fault> {
-    let (all, most) = (prompt.tokens.len(), facts.sequence);
+    // The last token of a text that is only scored is not read.
+    let (all, most) = (prompt.tokens.len(), facts.sequence + usize::from(max_tokens == 0));
     let before = if prompt.added > 0 { format!(" and {} before it", prompt.added) } else { String::new() };
     let given = format!("the prompt has {} tokens{before}", prompt.own());
     if all > most {

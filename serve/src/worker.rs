@@ -40,6 +40,15 @@ impl Scored {
     }
 }
 
+/// The tokens that one posterior predicts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// Their places in the text.
+    pub places: Range<usize>,
+    /// The KL of every latent vector, in nats, the first layer's first.
+    pub kl: Vec<f64>,
+}
+
 /// Why a text ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -53,11 +62,11 @@ pub enum Finish {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The tokens of a prompt from the second on, those that were put before it included.
-    Scored { prompt: usize, places: Vec<Scored> },
+    Scored { prompt: usize, places: Vec<Scored>, fits: Vec<Fitted> },
     /// A token was drawn; `text` is what can be shown now.
     Token { choice: usize, token: u16, text: String, scored: Option<Scored> },
-    /// A choice is complete; `text` is the rest of it.
-    End { choice: usize, text: String, finish: Finish },
+    /// A choice is complete; `text` is the rest of it, `kl` that of every latent vector that was inferred for it.
+    End { choice: usize, text: String, finish: Finish, kl: Vec<f64> },
     /// All are.
     Done,
 }
@@ -81,6 +90,8 @@ struct Task {
     blocks: VecDeque<(usize, Range<usize>)>,
     /// What is known of the places of each prompt.
     places: Vec<BTreeMap<usize, Scored>>,
+    /// Posteriors of each prompt.
+    fits: Vec<Vec<Fitted>>,
     /// The logarithms of the probabilities of the token after each prompt, if it is drawn from them.
     next: Vec<Option<Vec<f64>>>,
     /// Choices written.
@@ -97,7 +108,14 @@ impl Task {
             let end = prompt.tokens.len() + usize::from(ask.max_tokens == 1);
             parts.extend(blocks(end, refit, prompt.context).into_iter().map(|places| (number, places)));
         }
-        Self { places: vec![BTreeMap::new(); count], next: vec![None; count], blocks: parts, written: 0, job }
+        Self {
+            places: vec![BTreeMap::new(); count],
+            fits: vec![Vec::new(); count],
+            next: vec![None; count],
+            blocks: parts,
+            written: 0,
+            job,
+        }
     }
 
     fn send(&self, event: Event) {
@@ -181,20 +199,18 @@ impl Worker {
         let Some(first) = self.tasks.iter().find(|task| !task.blocks.is_empty()) else { return };
         let number = first.job.ask.model;
         let model = &mut self.models[number];
-        let class = model.class(first.blocks[0].1.end);
+        let class = model.class(&first.blocks[0].1);
         let mut chosen = Vec::new();
         for (at, task) in self.tasks.iter_mut().enumerate().filter(|(_, task)| task.job.ask.model == number) {
-            let fits = |(_, places): &(usize, Range<usize>)| model.class(places.end) == class;
+            let fits = |(_, places): &(usize, Range<usize>)| model.class(places) == class;
             while let Some(i) = task.blocks.iter().position(fits).filter(|_| chosen.len() < ROWS) {
                 chosen.extend(task.blocks.remove(i).map(|(prompt, places)| (at, prompt, places)));
             }
         }
         let asks: Vec<Arc<Completion>> = chosen.iter().map(|(at, ..)| self.tasks[*at].job.ask.clone()).collect();
-        let row = |((_, prompt, places), ask): (&(usize, usize, Range<usize>), _)| {
-            let ask: &Completion = ask;
-            Block { text: &ask.prompts[*prompt].tokens, places: places.clone(), seed: ask.writing.seed }
-        };
-        let rows: Vec<Block<'_>> = chosen.iter().zip(asks.iter().map(|ask| &**ask)).map(row).collect();
+        let texts = chosen.iter().zip(&asks).map(|((_, prompt, _), ask)| &ask.prompts[*prompt].tokens[..]);
+        let row = |((_, _, places), text): (&(usize, usize, Range<usize>), _)| Block { text, places: places.clone() };
+        let rows: Vec<Block<'_>> = chosen.iter().zip(texts).map(row).collect();
         let tasks = &mut self.tasks;
         let result = model.predict(&rows, |row, place, seen| {
             let (at, prompt, _) = chosen[row];
@@ -202,15 +218,20 @@ impl Worker {
         });
         self.metrics.batches.fetch_add(1, Relaxed);
         self.metrics.blocks.fetch_add(rows.len() as u64, Relaxed);
-        for (at, prompt, _) in chosen {
+        for (row, (at, prompt, places)) in chosen.into_iter().enumerate() {
             let task = &mut self.tasks[at];
+            if let Ok(kl) = &result {
+                task.fits[prompt].extend(kl.get(row).map(|kl| Fitted { places, kl: kl.clone() }));
+            }
             match &result {
                 Err(error) => task.fail(internal(error)),
-                Ok(()) if task.blocks.iter().any(|(other, _)| *other == prompt) => {}
-                Ok(()) => {
+                Ok(_) if task.blocks.iter().any(|(other, _)| *other == prompt) => {}
+                Ok(_) => {
                     let places = std::mem::take(&mut task.places[prompt]);
+                    let mut fits = std::mem::take(&mut task.fits[prompt]);
+                    fits.sort_by_key(|fit| fit.places.start);
                     if !places.is_empty() {
-                        task.send(Event::Scored { prompt, places: places.into_values().collect() });
+                        task.send(Event::Scored { prompt, places: places.into_values().collect(), fits });
                     }
                 }
             }
@@ -223,7 +244,7 @@ impl Worker {
         let Some(mut task) = self.tasks.iter().position(is_ready).and_then(|at| self.tasks.remove(at)) else { return };
         let (choice, closing) = (task.written, &self.closing);
         match write(&mut self.models[task.job.ask.model], &task, choice, closing, &self.metrics) {
-            Ok((text, finish)) => task.send(Event::End { choice, text, finish }),
+            Ok((text, finish, kl)) => task.send(Event::End { choice, text, finish, kl }),
             Err(error) => {
                 // It failed because nobody wants it, or by itself.
                 let fault = over(&task.job, closing.load(Relaxed)).err().unwrap_or_else(|| internal(&error));
@@ -265,14 +286,14 @@ fn log_softmax(logits: &[f64]) -> Vec<f64> {
     logits.iter().map(|logit| logit - lse).collect()
 }
 
-/// Writes a choice, sending its tokens; returns the rest of its text and why it ends.
+/// Writes a choice, sending its tokens; returns the rest of its text, why it ends, and the KL of every latent vector that was inferred.
 fn write(
     model: &mut Model,
     task: &Task,
     choice: usize,
     closing: &AtomicBool,
     metrics: &Metrics,
-) -> Result<(String, Finish)> {
+) -> Result<(String, Finish, Vec<f64>)> {
     let ask = &task.job.ask;
     let number = choice / ask.n;
     let (prompt, sample) = (&ask.prompts[number], (choice % ask.n) as u32);
@@ -294,6 +315,7 @@ fn write(
         task.send(Event::Token { choice, token, text, scored });
         Ok(!stopped)
     };
+    let mut kl = Vec::new();
     if let Some(log_ps) = &task.next[number] {
         let token = Sampler::new(&ask.writing, sample)?.next(&log_ps[..ids], &prompt.tokens)?;
         each(token, Some(log_ps))?;
@@ -308,7 +330,7 @@ fn write(
             sample,
         };
         let check = || over(&task.job, closing.load(Relaxed)).map_err(|fault| Error::new(fault.message));
-        model.tell(&order, &check, &mut each)?;
+        kl = model.tell(&order, &check, &mut each)?;
     }
-    Ok((stream.finish(), finish))
+    Ok((stream.finish(), finish, kl))
 }

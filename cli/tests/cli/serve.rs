@@ -108,6 +108,7 @@ fn a_server_writes_scores_and_refuses() {
     let server = Served::start(&lab, &["run", "ar", "mdlm"]);
     writes(&server);
     scores(&server);
+    agrees_with_eval(&lab, &server);
     refuses(&server);
     tells_about_itself(&server);
 }
@@ -194,6 +195,32 @@ fn scores(server: &Served) {
     }
 }
 
+/// The numbers of a client are those of `ltm eval`.
+fn agrees_with_eval(lab: &Lab, server: &Served) {
+    let line = b"7 green bottles, hanging";
+    std::fs::write(lab.path("line.txt"), line).unwrap();
+    let ids: Vec<u16> = [&[256], &line.map(u16::from)[..], &[257]].concat();
+    let half = ids.len().div_ceil(2);
+    for (model, protocol, first) in [("run", "prefix", half), ("ar", "nll", 1), ("ar", "prefix", half)] {
+        let eval = lab.ltm(&format!("eval {model} --data line.txt --protocol {protocol} --json")).json();
+        let figures = &eval["results"][0];
+        assert_eq!((&figures["sequences"], &figures["tokens"]), (&json!(1), &json!(ids.len() - first)), "{eval}");
+        let body = json!({
+            "model": model, "prompt": [ids], "context_tokens": [half], "max_tokens": 0, "echo": true, "logprobs": 0,
+        });
+        let answer = server.complete(&body);
+        let served: f64 =
+            numbers(&answer["choices"][0]["logprobs"]["token_logprobs"])[first..].iter().map(|x| -x).sum();
+        let nats = figures["nats"].as_f64().unwrap();
+        // Of the whole text, eval takes the logarithms in the type of the weights.
+        let difference = (served - nats).abs();
+        assert!(
+            if protocol == "prefix" { difference == 0.0 } else { difference < 1e-6 * nats },
+            "{model} {served} {nats}"
+        );
+    }
+}
+
 fn refuses(server: &Served) {
     let post = |body: &str| server.ask("POST", "/v1/completions", "", body);
     post("{").fails(400, "not a JSON object");
@@ -216,7 +243,7 @@ fn tells_about_itself(server: &Served) {
     let models = server.get("/v1/models").json();
     let models = models["data"].as_array().unwrap();
     assert_eq!(models.iter().map(|model| text(&model["id"])).collect::<Vec<_>>(), ["run", "ar", "mdlm"]);
-    let scoring = json!({"protocol": "prefix", "fast_steps": 2, "draws": 8, "cuts": "8,16,32,64 and every 64"});
+    let scoring = json!({"protocol": "prefix", "fast_steps": 2, "draws": 16, "cuts": "8,16,32,64 and every 64"});
     assert_eq!(models[0]["ltm"], scoring);
     assert_eq!(server.get("/health").status, 200);
 

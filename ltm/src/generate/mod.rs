@@ -89,6 +89,14 @@ impl Thinker {
         Ok(())
     }
 
+    /// The KL of every latent vector of the posterior to the prior, in nats, the first layer's first.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn kl_by_latent(&self, store: &Store) -> Result<Vec<f64>> {
+        Ok(self.fast.latents.kl_by_latent(store)?.concat())
+    }
+
     /// Draws z from the prior N(0, I).
     pub fn prior(&self, store: &mut Store, seed: u64, sample: u32) {
         draw_prior(self.z(), store, seed, sample);

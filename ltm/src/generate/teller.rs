@@ -76,7 +76,8 @@ impl Teller {
     }
 
     /// Draws tokens and hands each to `each`, with the logits that it was drawn from if tokens are drawn in order. `each` says
-    /// whether to go on. Masked diffusion draws all of them first. `check` is called before every call of the network.
+    /// whether to go on. Masked diffusion draws all of them first. `check` is called before every call of the network. Returns the KL of
+    /// every inferred latent vector to the prior, in nats, the first layer's first; nothing if none were inferred.
     ///
     /// # Errors
     /// If an option is out of range, the weights are damaged, or `check` or `each` fails.
@@ -86,7 +87,8 @@ impl Teller {
         order: &Order<'_>,
         check: &dyn Fn() -> Result<()>,
         each: &mut Each<'_>,
-    ) -> Result<()> {
+    ) -> Result<Vec<f64>> {
+        let mut kl = Vec::new();
         let Order { before, front, after, tokens, ids, writing, sample } = *order;
         let mut sampler = Sampler::new(writing, sample)?;
         match &mut self.way {
@@ -95,6 +97,7 @@ impl Teller {
                     (Some(thinker), _) if before.len() > front.max(1) => {
                         let round = key(writing.seed, before).wrapping_add(sample);
                         thinker.infer(&self.config, store, before, round)?;
+                        kl = thinker.kl_by_latent(store)?;
                     }
                     (_, Some(z)) => draw_prior(z, store, writing.seed, sample),
                     (_, None) => {}
@@ -127,6 +130,6 @@ impl Teller {
                 }
             }
         }
-        Ok(())
+        Ok(kl)
     }
 }
