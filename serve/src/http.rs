@@ -10,7 +10,7 @@ use crate::request::{Completion, Fields};
 use crate::worker::{Event, Job};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
@@ -78,12 +78,17 @@ const PATHS: [&str; 8] = [
 /// Serves until the process is asked to end, and then until the requests under way have ended.
 pub async fn serve(listener: TcpListener, app: App, closing: Arc<AtomicBool>) -> std::io::Result<()> {
     let app = Arc::new(app);
-    let router = Router::new()
-        .route("/v1/completions", post(completions))
-        .route("/v1/models", get(models))
-        .route("/tokenize", post(tokenize))
-        .route("/detokenize", post(detokenize))
-        .route("/tokenizer_info", get(tokenizer_info))
+    // Also below a path of each model, for clients that ask for tokens without the model's name.
+    let of_model = || {
+        Router::new()
+            .route("/v1/completions", post(completions))
+            .route("/v1/models", get(models))
+            .route("/tokenize", post(tokenize))
+            .route("/detokenize", post(detokenize))
+            .route("/tokenizer_info", get(tokenizer_info))
+    };
+    let router = of_model()
+        .nest("/run/{run}", of_model())
         .route("/health", get(async || reply(StatusCode::OK, &json!({"status": "ok"}))))
         .route("/metrics", get(metrics))
         .fallback(missing)
@@ -131,7 +136,7 @@ async fn signal() {
 /// Checks who asks, and counts the request.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Answered {
     let started = Instant::now();
-    let path = PATHS.into_iter().find(|path| *path == request.uri().path()).unwrap_or("other");
+    let path = PATHS.into_iter().find(|path| request.uri().path().ends_with(path)).unwrap_or("other");
     let response = match admitted(&app, request.headers(), path) {
         Ok(()) => next.run(request).await,
         Err(fault) => fault.response(),
@@ -177,10 +182,14 @@ async fn missing(request: Request) -> Answered {
     Fault::new(StatusCode::NOT_FOUND, message).response()
 }
 
-/// The body, if it is not too large.
-async fn body(request: Request) -> Result<Vec<u8>, Fault> {
+/// The model in the path, if there is one.
+type Of = Option<Path<String>>;
+
+/// The fields of the body, if it is not too large.
+async fn fields(of: Of, request: Request) -> Result<Fields, Fault> {
     let large = |_| Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body must be at most {BODY} bytes"));
-    to_bytes(request.into_body(), BODY).await.map(Into::into).map_err(large)
+    let body = to_bytes(request.into_body(), BODY).await.map_err(large)?;
+    Fields::read(&body, of.map(|Path(name)| name))
 }
 
 fn answered(result: Result<impl Serialize, Fault>) -> Answered {
@@ -210,27 +219,24 @@ async fn metrics(State(app): State<Arc<App>>) -> Answered {
     response
 }
 
-async fn tokenizer_info(State(app): State<Arc<App>>, request: Request) -> Answered {
-    let query = request.uri().query().unwrap_or_default();
-    let name = query.split('&').find_map(|pair| pair.strip_prefix("model="));
-    let found = app.models.iter().find(|facts| name.is_none_or(|name| name == facts.name));
-    answered(match found {
-        Some(facts) => {
-            let [(_, end), (_, front)] = facts.specials();
-            let tokenizer = &facts.tokenizer;
-            Ok(json!({
-                "tokenizer_class": tokenizer.name().to_string(), "bos_token": front, "eos_token": end,
-                "vocab_size": tokenizer.vocab(), "chat_template": null,
-            }))
-        }
-        None => Err(Fault::new(StatusCode::NOT_FOUND, "there is no such model")),
-    })
+async fn tokenizer_info(State(app): State<Arc<App>>, of: Of) -> Answered {
+    let info = || {
+        let fields = Fields::none(of.map(|Path(name)| name));
+        let facts = fields.tokenizer(&app.models)?;
+        let [(_, end), (_, front)] = facts.specials();
+        let tokenizer = &facts.tokenizer;
+        Ok(json!({
+            "tokenizer_class": tokenizer.name().to_string(), "bos_token": front, "eos_token": end,
+            "vocab_size": tokenizer.vocab(), "chat_template": null,
+        }))
+    };
+    answered(info())
 }
 
-async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Answered {
+async fn tokenize(State(app): State<Arc<App>>, of: Of, request: Request) -> Answered {
     let tokens = async {
-        let fields = Fields::read(&body(request).await?)?;
-        let (_, facts) = fields.model(&app.models)?;
+        let fields = fields(of, request).await?;
+        let facts = fields.tokenizer(&app.models)?;
         let text: String = fields.get("prompt", "a text")?.ok_or_else(|| Fault::of("prompt", "prompt is missing"))?;
         let special = fields.get("add_special_tokens", "true or false")?.unwrap_or(false);
         let mut tokens = if special { facts.front.clone() } else { Vec::new() };
@@ -247,10 +253,10 @@ async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Answered {
     answered(tokens.await)
 }
 
-async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Answered {
+async fn detokenize(State(app): State<Arc<App>>, of: Of, request: Request) -> Answered {
     let text = async {
-        let fields = Fields::read(&body(request).await?)?;
-        let (_, facts) = fields.model(&app.models)?;
+        let fields = fields(of, request).await?;
+        let facts = fields.tokenizer(&app.models)?;
         let what = "a list of token ids";
         let ids: Vec<u16> = fields.get("tokens", what)?.ok_or_else(|| Fault::of("tokens", "tokens is missing"))?;
         let bytes = facts.tokenizer.decode(&ids).map_err(|error| Fault::of("tokens", error.to_string()))?;
@@ -274,9 +280,9 @@ impl Drop for Place {
 /// An answer under way: what makes it, what it is made of, and its place.
 type Begun = (Answer, UnboundedReceiver<Result<Event, Fault>>, Place);
 
-async fn completions(State(app): State<Arc<App>>, request: Request) -> Answered {
+async fn completions(State(app): State<Arc<App>>, of: Of, request: Request) -> Answered {
     let begun = async {
-        let ask: Arc<_> = Completion::read(&body(request).await?, &app.models, app.limits.tokens)?.into();
+        let ask: Arc<_> = Completion::read(&fields(of, request).await?, &app.models, app.limits.tokens)?.into();
         enqueue(&app, &ask).map(|begun| (ask, begun))
     };
     match begun.await {

@@ -17,20 +17,29 @@ const MOST_STOPS: (usize, usize) = (16, 1024);
 const MOST_LIKELY: usize = 20;
 
 /// The fields of a request.
-pub struct Fields(Map<String, Value>);
+pub struct Fields {
+    all: Map<String, Value>,
+    /// The model in its path, if there is one.
+    of: Option<String>,
+}
 
 impl Fields {
-    /// Reads an object.
-    pub fn read(body: &[u8]) -> Result<Self, Fault> {
+    /// No fields, asked of the path of this model, or of that of all.
+    pub fn none(of: Option<String>) -> Self {
+        Self { all: Map::new(), of }
+    }
+
+    /// Reads an object that was sent to the path of this model, or to that of all.
+    pub fn read(body: &[u8], of: Option<String>) -> Result<Self, Fault> {
         let bad = |error: serde_json::Error| {
             Fault::new(StatusCode::BAD_REQUEST, format!("the body is not a JSON object: {error}"))
         };
-        serde_json::from_slice(body).map(Self).map_err(bad)
+        Ok(Self { all: serde_json::from_slice(body).map_err(bad)?, of })
     }
 
     /// A field that may be missing or null.
     pub fn get<T: DeserializeOwned>(&self, name: &'static str, what: &str) -> Result<Option<T>, Fault> {
-        match self.0.get(name) {
+        match self.all.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
                 T::deserialize(value).map(Some).map_err(|_| Fault::of(name, format!("{name} must be {what}")))
@@ -61,19 +70,38 @@ impl Fields {
         }
     }
 
-    /// The model asked for; the first if none is.
+    /// The model asked for, in the body or in the path; the first if none is.
     pub fn model<'a>(&self, models: &'a [Arc<Facts>]) -> Result<(usize, &'a Arc<Facts>), Fault> {
         let name: Option<String> = self.get("model", "a text")?;
-        let found = match &name {
-            None => models.first().map(|model| (0, model)),
-            Some(name) => models.iter().enumerate().find(|(_, model)| model.name == *name),
-        };
-        found.ok_or_else(|| {
-            let names = models.iter().map(|model| &*model.name).collect::<Vec<_>>().join(", ");
-            let message = format!("there is no model {:?}: there are {names}", name.unwrap_or_default());
-            Fault { param: Some("model"), ..Fault::new(StatusCode::NOT_FOUND, message) }
-        })
+        match (&name, &self.of) {
+            (Some(name), Some(of)) if name != of => {
+                Err(Fault::of("model", format!("model is {name:?}, but this is the path of {of:?}")))
+            }
+            (name, of) => find(models, name.as_deref().or(of.as_deref())),
+        }
     }
+
+    /// The model whose tokenizer is asked for.
+    pub fn tokenizer<'a>(&self, models: &'a [Arc<Facts>]) -> Result<&'a Facts, Fault> {
+        let name: Option<String> = self.get("model", "a text")?;
+        // Tokens of another model would be scored without a word.
+        let differ = |model: &Arc<Facts>| model.tokenizer.name() != models[0].tokenizer.name();
+        if name.is_none() && self.of.is_none() && models.iter().any(differ) {
+            let message = "the models have different tokenizers: name the model, or use its own path, such as";
+            return Err(Fault::of("model", format!("{message} /run/{}/tokenize", models[0].name)));
+        }
+        self.model(models).map(|(_, facts)| &**facts)
+    }
+}
+
+/// A model by its name, or the first one.
+fn find<'a>(models: &'a [Arc<Facts>], name: Option<&str>) -> Result<(usize, &'a Arc<Facts>), Fault> {
+    let found = models.iter().enumerate().find(|(_, model)| name.is_none_or(|name| model.name == name));
+    found.ok_or_else(|| {
+        let names = models.iter().map(|model| &*model.name).collect::<Vec<_>>().join(", ");
+        let message = format!("there is no model {:?}: there are {names}", name.unwrap_or_default());
+        Fault { param: Some("model"), ..Fault::new(StatusCode::NOT_FOUND, message) }
+    })
 }
 
 /// One or several.
@@ -152,10 +180,9 @@ impl Completion {
     ///
     /// # Errors
     /// A fault that names the field.
-    pub fn read(body: &[u8], models: &[Arc<Facts>], most_tokens: usize) -> Result<Self, Fault> {
-        let fields = Fields::read(body)?;
+    pub fn read(fields: &Fields, models: &[Arc<Facts>], most_tokens: usize) -> Result<Self, Fault> {
         let (model, facts) = fields.model(models)?;
-        refuse_others(&fields)?;
+        refuse_others(fields)?;
 
         let max_tokens = fields.count("max_tokens", 0, most_tokens)?.unwrap_or(16.min(most_tokens));
         let n = fields.count("n", 1, MOST_CHOICES)?.unwrap_or(1);
@@ -174,13 +201,13 @@ impl Completion {
         }
         let options: StreamOptions =
             fields.get("stream_options", "an object with include_usage: true or false")?.unwrap_or_default();
-        let mut prompts = prompts(&fields, facts)?;
+        let mut prompts = prompts(fields, facts)?;
         if prompts.is_empty() || prompts.len() * n > MOST_CHOICES {
             let counts = format!("{} prompts with n = {n}", prompts.len());
             return Err(Fault::of("prompt", format!("{counts}: must be 1 to {MOST_CHOICES} choices in all")));
         }
-        contexts(&fields, &mut prompts)?;
-        let suffix = suffix(&fields, facts)?;
+        contexts(fields, &mut prompts)?;
+        let suffix = suffix(fields, facts)?;
         for prompt in &prompts {
             fits(prompt, facts, max_tokens, suffix.len())?;
         }
@@ -189,7 +216,7 @@ impl Completion {
             prompts,
             suffix,
             max_tokens,
-            writing: writing(&fields)?,
+            writing: writing(fields)?,
             n,
             logprobs,
             echo,
@@ -215,7 +242,7 @@ fn refuse_others(fields: &Fields) -> Result<(), Fault> {
         }
     }
     for name in ["logit_bias", "grammar", "json_schema", "guided_json", "guided_regex", "guided_choice"] {
-        match fields.0.get(name) {
+        match fields.all.get(name) {
             None | Some(Value::Null) => {}
             Some(Value::Object(object)) if object.is_empty() => {}
             Some(_) => return Err(Fault::of(name, format!("{name} is not supported: leave it out"))),

@@ -105,7 +105,9 @@ fn a_server_writes_scores_and_refuses() {
     for (name, kind) in [("ar", "model.kind=ar"), ("mdlm", "model.kind=mdlm")] {
         lab.train(name, &[kind]).succeeds();
     }
-    let server = Served::start(&lab, &["run", "ar", "mdlm"]);
+    let gpt2 = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/gpt2");
+    lab.run(&["import", "gpt2", gpt2, "--out", "gpt2", "--tokenizer", "bytes"]).succeeds();
+    let server = Served::start(&lab, &["run", "ar", "mdlm", "gpt2"]);
     writes(&server);
     scores(&server);
     agrees_with_eval(&lab, &server);
@@ -197,11 +199,18 @@ fn scores(server: &Served) {
 
 /// The numbers of a client are those of `ltm eval`.
 fn agrees_with_eval(lab: &Lab, server: &Served) {
-    let line = b"7 green bottles, hanging";
-    std::fs::write(lab.path("line.txt"), line).unwrap();
-    let ids: Vec<u16> = [&[256], &line.map(u16::from)[..], &[257]].concat();
-    let half = ids.len().div_ceil(2);
-    for (model, protocol, first) in [("run", "prefix", half), ("ar", "nll", 1), ("ar", "prefix", half)] {
+    let (line, short) = ("7 green bottles, hanging", "7 greens");
+    for (model, protocol, line) in [
+        ("run", "prefix", line),
+        ("ar", "nll", line),
+        ("ar", "prefix", line),
+        ("gpt2", "nll", short),
+        ("gpt2", "prefix", short),
+    ] {
+        std::fs::write(lab.path("line.txt"), line).unwrap();
+        let ids: Vec<u16> = [&[256], &line.bytes().map(u16::from).collect::<Vec<_>>()[..], &[257]].concat();
+        let half = ids.len().div_ceil(2);
+        let first = if protocol == "prefix" { half } else { 1 };
         let eval = lab.ltm(&format!("eval {model} --data line.txt --protocol {protocol} --json")).json();
         let figures = &eval["results"][0];
         assert_eq!((&figures["sequences"], &figures["tokens"]), (&json!(1), &json!(ids.len() - first)), "{eval}");
@@ -230,7 +239,7 @@ fn refuses(server: &Served) {
     post(&json!({"prompt": "x".repeat(33)}).to_string()).fails(400, "the model reads 32");
     post(r#"{"suffix": "x"}"#).fails(400, "suffix is not supported");
     post(r#"{"model": "mdlm", "logprobs": 1}"#).fails(400, "no probability for each token");
-    post(r#"{"model": "gpt-4"}"#).fails(404, "there are run, ar, mdlm");
+    post(r#"{"model": "gpt-4"}"#).fails(404, "there are run, ar, mdlm, gpt2");
     post(&"x".repeat((1 << 20) + 1)).fails(413, "at most 1048576 bytes");
     server.get("/v1/completions").fails(405, "does not take GET");
     server.get("/v1/nothing").fails(404, "there is no /v1/nothing");
@@ -242,7 +251,7 @@ fn refuses(server: &Served) {
 fn tells_about_itself(server: &Served) {
     let models = server.get("/v1/models").json();
     let models = models["data"].as_array().unwrap();
-    assert_eq!(models.iter().map(|model| text(&model["id"])).collect::<Vec<_>>(), ["run", "ar", "mdlm"]);
+    assert_eq!(models.iter().map(|model| text(&model["id"])).collect::<Vec<_>>(), ["run", "ar", "mdlm", "gpt2"]);
     let scoring = json!({"protocol": "prefix", "fast_steps": 2, "draws": 16, "cuts": "8,16,32,64 and every 64"});
     assert_eq!(models[0]["ltm"], scoring);
     assert_eq!(server.get("/health").status, 200);
@@ -251,6 +260,10 @@ fn tells_about_itself(server: &Served) {
     assert_eq!(tokens(&json!("né")), json!([110, 0xC3, 0xA9]));
     assert_eq!(server.post("/detokenize", &json!({"tokens": [110, 0xC3, 0xA9]})).json()["prompt"], "né");
     server.post("/detokenize", &json!({"tokens": [258]})).fails(400, "beyond");
+    assert_eq!(server.post("/run/ar/tokenize", &json!({"prompt": "n"})).json()["tokens"], json!([110]));
+    assert_eq!(server.post("/run/ar/v1/completions", &json!({"max_tokens": 1})).json()["model"], "ar");
+    server.post("/run/ar/v1/completions", &json!({"model": "run"})).fails(400, "this is the path of \"ar\"");
+    server.get("/run/no/tokenizer_info").fails(404, "no model \"no\"");
     let info = server.get("/tokenizer_info").json();
     assert_eq!((tokens(&info["bos_token"]), tokens(&info["eos_token"])), (json!([10]), json!([257])));
     let metrics = server.get("/metrics").body;

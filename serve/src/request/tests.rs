@@ -14,7 +14,7 @@ fn models() -> Vec<Arc<Facts>> {
 }
 
 fn read(body: &str) -> Result<Completion, Fault> {
-    Completion::read(body.as_bytes(), &models(), 100)
+    Completion::read(&Fields::read(body.as_bytes(), None)?, &models(), 100)
 }
 
 #[test]
@@ -43,6 +43,15 @@ fn prompts_are_texts_or_ids_and_begin_once() {
     assert_eq!((full.prompts[0].tokens.len(), full.prompts[0].added), (32, 0));
     let ask = read(r#"{"prompt": ["ab", "abc"], "context_tokens": [1, 3]}"#).unwrap();
     assert_eq!(ask.prompts.iter().map(|prompt| prompt.context).collect::<Vec<_>>(), [Some(2), Some(4)]);
+}
+
+#[test]
+fn a_path_has_a_model() {
+    let model =
+        |body: &str, of: &str| Fields::read(body.as_bytes(), Some(of.into()))?.model(&models()).map(|(at, _)| at);
+    assert_eq!((model("{}", "old"), model(r#"{"model": "old"}"#, "old")), (Ok(2), Ok(2)));
+    assert_eq!(model(r#"{"model": "one"}"#, "old").unwrap_err().param, Some("model"));
+    assert_eq!(model("{}", "new").unwrap_err().status, StatusCode::NOT_FOUND);
 }
 
 #[test]
@@ -136,7 +145,7 @@ fn no_body_breaks_the_reader() {
                 _ => drop(body.splice(at..at, pieces[below(pieces.len())].bytes())),
             }
         }
-        match Completion::read(&body, &models, 100) {
+        match Fields::read(&body, None).and_then(|fields| Completion::read(&fields, &models, 100)) {
             Ok(ask) => {
                 assert!(ask.prompts.iter().all(|prompt| (1..=32).contains(&prompt.tokens.len())));
                 read += 1;
