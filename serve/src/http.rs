@@ -4,7 +4,7 @@ use crate::Limits;
 use crate::answer::{Answer, Choice};
 use crate::facts::Facts;
 use crate::fault::{Fault, reply};
-use crate::listener::Limited;
+use crate::listener;
 use crate::metrics::Metrics;
 use crate::request::{Completion, Fields};
 use crate::worker::{Event, Job};
@@ -24,13 +24,14 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// Most bytes of a request's body.
 const BODY: usize = 1 << 20;
-/// Most connections.
-const CONNECTIONS: usize = 256;
+/// The time for it.
+const READ: Duration = Duration::from_secs(30);
 /// The time that requests have to end when the server is asked to.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -97,9 +98,7 @@ pub async fn serve(listener: TcpListener, app: App, closing: Arc<AtomicBool>) ->
         })
         .layer(from_fn_with_state(app.clone(), guard))
         .with_state(app);
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let listener = Limited { listener, free: Arc::new(Semaphore::new(CONNECTIONS)) };
-    axum::serve(listener, router).with_graceful_shutdown(asked_to_end(closing)).await
+    listener::serve(tokio::net::TcpListener::from_std(listener)?, router, asked_to_end(closing)).await
 }
 
 /// Waits for the first signal. A second one ends the process, and after a time all work is given up.
@@ -188,7 +187,8 @@ type Of = Option<Path<String>>;
 /// The fields of the body, if it is not too large.
 async fn fields(of: Of, request: Request) -> Result<Fields, Fault> {
     let large = |_| Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body must be at most {BODY} bytes"));
-    let body = to_bytes(request.into_body(), BODY).await.map_err(large)?;
+    let late = |_| Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body must come within {} s", READ.as_secs()));
+    let body = timeout(READ, to_bytes(request.into_body(), BODY)).await.map_err(late)?.map_err(large)?;
     Fields::read(&body, of.map(|Path(name)| name))
 }
 

@@ -1,75 +1,54 @@
-//! A listener that keeps no more than so many connections open; others wait.
+//! Connections: at most so many at once, and none that keeps its place without a request.
 
-use axum::serve::Listener;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
-/// The listener.
-pub struct Limited {
-    /// Where clients connect.
-    pub listener: TcpListener,
-    /// The connections that may still be opened.
-    pub free: Arc<Semaphore>,
-}
+/// Most connections; others wait.
+const MOST: usize = 256;
+/// The time for the head of a request, also between two requests of a connection.
+const HEAD: Duration = Duration::from_secs(30);
 
-/// A connection that holds its place until it is closed.
-pub struct Held {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Listener for Limited {
-    type Io = Held;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Held, SocketAddr) {
-        let place = self.free.clone().acquire_owned().await.expect("the semaphore stays open");
-        // This also waits when the system has no more files.
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+/// Serves connections until `end`, and then until the requests under way have ended.
+pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Output = ()>) -> io::Result<()> {
+    let (free, open) = (Arc::new(Semaphore::new(MOST)), GracefulShutdown::new());
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let mut end = pin!(end);
+    loop {
+        let connect = async {
+            let place = free.clone().acquire_owned().await.expect("the semaphore stays open");
+            (place, listener.accept().await)
+        };
+        let (place, connected) = tokio::select! {
+            connected = connect => connected,
+            () = &mut end => break,
+        };
+        let Ok((stream, _)) = connected else {
+            // The client has gone, or the system has no more files for a while.
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
         // Tokens are sent one by one.
         _ = stream.set_nodelay(true);
-        (Held { stream, _place: place }, address)
+        let service = TowerToHyperService::new(router.clone());
+        let connection = open.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            // An error is the client's: it has gone, or does not speak HTTP.
+            _ = connection.await;
+            drop(place);
+        });
     }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl AsyncRead for Held {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Held {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    drop(listener);
+    open.shutdown().await;
+    Ok(())
 }

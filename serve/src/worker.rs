@@ -218,11 +218,12 @@ impl Worker {
         });
         self.metrics.batches.fetch_add(1, Relaxed);
         self.metrics.blocks.fetch_add(rows.len() as u64, Relaxed);
-        for (row, (at, prompt, places)) in chosen.into_iter().enumerate() {
+        let kl = result.as_ref().map_or(&[][..], |kl| kl);
+        for ((at, prompt, places), kl) in chosen.iter().zip(kl) {
+            self.tasks[*at].fits[*prompt].push(Fitted { places: places.clone(), kl: kl.clone() });
+        }
+        for (at, prompt, _) in chosen {
             let task = &mut self.tasks[at];
-            if let Ok(kl) = &result {
-                task.fits[prompt].extend(kl.get(row).map(|kl| Fitted { places, kl: kl.clone() }));
-            }
             match &result {
                 Err(error) => task.fail(internal(error)),
                 Ok(_) if task.blocks.iter().any(|(other, _)| *other == prompt) => {}

@@ -180,6 +180,17 @@ fn scores(server: &Served) {
             let sum: f64 = answers.map(|of| numbers(&of["token_logprobs"])[seen].exp()).sum();
             assert!((sum - 1.0).abs() < 1e-5, "{model} {seen} {context:?}: {sum}");
         }
+        // Posteriors of a latent model: from the prior, and at the cuts.
+        let body = json!({"prompt": [ids], "max_tokens": 3, "logprobs": 0, "echo": true, "model": model});
+        let choice = server.complete(&body)["choices"][0].clone();
+        let blocks = choice["blocks"].as_array().map_or(&[][..], |blocks| blocks);
+        let span = |block: &Value| ["begin", "end"].map(|name| block[name].as_u64().unwrap());
+        let ends: &[[u64; 2]] = if model == "run" { &[[0, 7], [7, 15], [15, 20], [20, 23]] } else { &[] };
+        assert_eq!(blocks.iter().map(span).collect::<Vec<_>>(), ends, "{model}");
+        for (number, block) in blocks.iter().enumerate() {
+            let kl = numbers(&block["kl"]);
+            assert!(kl.len() == 2 && kl.iter().all(|kl| (*kl > 0.0) == (number > 0)), "{block}");
+        }
         // Alone and in company, and with other texts behind: the same bits.
         let alone = score(json!([ids]), None, 0, 3);
         let company = score(json!([[1, 2, 3], ids, [9], ids[..11]]), None, 0, 3);
@@ -322,10 +333,13 @@ fn other_machines_need_a_key() {
     lab.train("ar", &["model.kind=ar"]).succeeds();
     let refused = lab.ltm("serve ar --addr 0.0.0.0:0");
     refused.fails(2, &["0.0.0.0:0 can be reached from other machines", "--api-key KEY"]);
-    let server = Served::start(&lab, &["ar", "--api-key", "secret"]);
+    let server = Served::start(&lab, &["ar", "--api-key", "secret", "--timeout", "1", "--max-tokens", "1000000"]);
     let ask = |headers: &str| server.ask("GET", "/v1/models", headers, "");
     ask("").fails(401, "the key is missing or wrong");
     ask("Authorization: Bearer secreT\r\n").fails(401, "the key is missing or wrong");
     assert_eq!(ask("Authorization: Bearer secret\r\n").status, 200);
     assert_eq!(server.get("/health").status, 200);
+    let long = json!({"max_tokens": 1_000_000, "temperature": 0}).to_string();
+    let late = server.ask("POST", "/v1/completions", "Authorization: Bearer secret\r\n", &long);
+    late.fails(503, "longer than the server's limit");
 }
