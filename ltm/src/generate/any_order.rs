@@ -14,7 +14,6 @@ const LENGTH: u32 = 0x0050_0002;
 const MOST_STEPS: usize = 1 << 16;
 
 /// Fills gaps by masked diffusion.
-#[derive(Debug)]
 pub(super) struct AnyOrder {
     foreteller: Foreteller,
     revealer: Revealer,

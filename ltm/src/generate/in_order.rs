@@ -1,4 +1,3 @@
-use super::writer::ROUNDS;
 use super::{Thinker, Walk, draw_prior};
 use crate::config::{Config, ModelConfig, ModelKind};
 use crate::corpus::{Corpus, FACTS};
@@ -30,7 +29,7 @@ impl InOrder {
         Ok(Self { config: config.clone(), thinker, z, corpus, walk, round: 0 })
     }
 
-    /// Sets the latents for text number `sample`, which begins with `text`.
+    /// Sets the latents for text number `sample`, which begins with `text`. An inference has noise number `round`.
     pub fn begin(
         &mut self,
         store: &mut Store,
@@ -38,8 +37,9 @@ impl InOrder {
         prompt: Option<&str>,
         seed: u64,
         sample: u32,
+        round: u32,
     ) -> Result<()> {
-        self.round = sample * ROUNDS;
+        self.round = round;
         match (&self.thinker, prompt, self.z, &self.corpus) {
             (Some(thinker), Some(_), ..) => thinker.infer(&self.config, store, text, self.round)?,
             (_, _, Some(z), Some(corpus)) => {
@@ -52,6 +52,12 @@ impl InOrder {
             (_, _, None, _) => {}
         }
         Ok(())
+    }
+
+    /// The KL of every latent vector of the latest inference to the prior, in nats, the first layer's first; nothing if none are
+    /// inferred.
+    pub fn kl_by_latent(&self, store: &Store) -> Result<Vec<f64>> {
+        self.thinker.as_ref().map_or(Ok(Vec::new()), |thinker| thinker.kl_by_latent(store))
     }
 
     /// The logits of the token after `text`, `drawn` of whose tokens were drawn. The latents are inferred again every `refit`

@@ -1,10 +1,12 @@
 use super::any_order::AnyOrder;
-use super::{Sampler, Thinker, Walk, Writing, draw_prior};
+use super::in_order::InOrder;
+use super::writer::Way;
+use super::{Sampler, Writing};
 use crate::config::{Config, ModelKind, Work};
 use crate::diffusion::Lengths;
 use crate::evaluate::key;
 use crate::model::Params;
-use autograd::{Id, Store};
+use autograd::Store;
 use engine::{Error, Result};
 
 /// A text to generate.
@@ -29,24 +31,8 @@ pub struct Order<'a> {
 /// Takes a token with the logits that it was drawn from, if tokens are drawn in order, and says whether to go on.
 pub type Each<'a> = dyn FnMut(u16, Option<&[f64]>) -> Result<bool> + 'a;
 
-/// How tokens are drawn.
-#[derive(Debug)]
-enum Way {
-    /// One after the other; with latents, if the model takes some, that are inferred if it infers them.
-    InOrder {
-        thinker: Option<Box<Thinker>>,
-        z: Option<Id>,
-        walk: Box<Walk>,
-    },
-    AnyOrder(Box<AnyOrder>),
-}
-
 /// Generates any number of texts with one plan, from tokens to tokens. The text depends only on the order.
-#[derive(Debug)]
-pub struct Teller {
-    config: Config,
-    way: Way,
-}
+pub struct Teller(Way);
 
 impl Teller {
     /// Plans generation with the weights in `store`.
@@ -64,20 +50,15 @@ impl Teller {
                     "model.kind = oracle writes from facts that it is told, not from a prompt alone",
                 ));
             }
-            None => {
-                let thinker = model.kind.infers().then(|| Thinker::new(config, params, store)).transpose()?;
-                let z = thinker.as_ref().map(Thinker::z);
-                let walk = Walk::new(model, params, z, store)?.into();
-                Way::InOrder { thinker: thinker.map(Box::new), z, walk }
-            }
+            None => Way::InOrder(InOrder::new(config, model.kind.infers(), params, store)?.into()),
         };
         config.check_room(store, Work::Generation)?;
-        Ok(Self { config: config.clone(), way })
+        Ok(Self(way))
     }
 
     /// Draws tokens and hands each to `each`, with the logits that it was drawn from if tokens are drawn in order. `each` says
-    /// whether to go on. Masked diffusion draws all of them first. `check` is called before every call of the network. Returns the KL of
-    /// every inferred latent vector to the prior, in nats, the first layer's first; nothing if none were inferred.
+    /// whether to go on. Masked diffusion draws all of them first. `check` is called before an inference and before every token.
+    /// Returns the KL of every inferred latent vector to the prior, in nats, the first layer's first; nothing if none were inferred.
     ///
     /// # Errors
     /// If an option is out of range, the weights are damaged, or `check` or `each` fails.
@@ -91,31 +72,23 @@ impl Teller {
         let mut kl = Vec::new();
         let Order { before, front, after, tokens, ids, writing, sample } = *order;
         let mut sampler = Sampler::new(writing, sample)?;
-        match &mut self.way {
-            Way::InOrder { thinker, z, walk } => {
-                match (thinker, *z) {
-                    (Some(thinker), _) if before.len() > front.max(1) => {
-                        let round = key(writing.seed, before).wrapping_add(sample);
-                        thinker.infer(&self.config, store, before, round)?;
-                        kl = thinker.kl_by_latent(store)?;
-                    }
-                    (_, Some(z)) => draw_prior(z, store, writing.seed, sample),
-                    (_, None) => {}
+        match &mut self.0 {
+            Way::InOrder(way) => {
+                let seed = writing.seed;
+                let prompt = (before.len() > front.max(1)).then_some("");
+                let round = key(seed, before).wrapping_add(sample);
+                check()?;
+                way.begin(store, before, prompt, seed, sample, round)?;
+                if prompt.is_some() {
+                    kl = way.kl_by_latent(store)?;
                 }
-                walk.begin(store);
-                let (mut text, mut logits) = (before.to_vec(), Vec::new());
-                for &token in before {
+                let mut text = before.to_vec();
+                for drawn in 0..tokens {
                     check()?;
-                    logits = walk.step(store, token)?;
-                }
-                for drawn in 1..=tokens {
+                    let logits = way.logits(store, &text, drawn, 0)?;
                     let token = sampler.next(&logits[..ids], &text[front..])?;
                     if !each(token, Some(&logits))? {
                         break;
-                    }
-                    if drawn < tokens {
-                        check()?;
-                        logits = walk.step(store, token)?;
                     }
                     text.push(token);
                 }

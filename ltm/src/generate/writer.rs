@@ -75,7 +75,7 @@ pub enum Shown<'a> {
 pub const GAP: char = '_';
 
 /// How tokens are drawn.
-enum Way {
+pub(super) enum Way {
     InOrder(Box<InOrder>),
     AnyOrder(Box<AnyOrder>),
 }
@@ -204,7 +204,7 @@ impl Writer {
         let (ids, end, refit) = (tokenizer.vocab(), tokenizer.end(), writing.refit);
         let mut next: Next<'_> = match &mut self.way {
             Way::InOrder(way) => {
-                way.begin(store, &text, prompt, writing.seed, sample)?;
+                way.begin(store, &text, prompt, writing.seed, sample, sample * ROUNDS)?;
                 Box::new(move |text| {
                     let logits = way.logits(store, text, text.len() - begun, refit)?;
                     sampler.next(&logits[..ids], &text[front..])
