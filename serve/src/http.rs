@@ -65,7 +65,8 @@ impl App {
 type Answered = Response<Body>;
 
 /// The paths that are counted by name.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
+    "/",
     "/v1/completions",
     "/v1/models",
     "/v1/chat/completions",
@@ -89,6 +90,7 @@ pub async fn serve(listener: TcpListener, app: App, closing: Arc<AtomicBool>) ->
             .route("/tokenizer_info", get(tokenizer_info))
     };
     let router = of_model()
+        .route("/", get(page))
         .nest("/run/{run}", of_model())
         .route("/health", get(async || reply(StatusCode::OK, &json!({"status": "ok"}))))
         .route("/metrics", get(metrics))
@@ -135,7 +137,9 @@ async fn signal() {
 /// Checks who asks, and counts the request.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Answered {
     let started = Instant::now();
-    let path = PATHS.into_iter().find(|path| request.uri().path().ends_with(path)).unwrap_or("other");
+    let path = request.uri().path();
+    let of_model = path.strip_prefix("/run/").and_then(|rest| rest.find('/').map(|at| &rest[at..]));
+    let path = PATHS.into_iter().find(|known| *known == of_model.unwrap_or(path)).unwrap_or("other");
     let response = match admitted(&app, request.headers(), path) {
         Ok(()) => next.run(request).await,
         Err(fault) => fault.response(),
@@ -150,7 +154,9 @@ fn admitted(app: &App, headers: &HeaderMap, path: &str) -> Result<(), Fault> {
         let message = "the Host header must be localhost or a loopback address";
         return Err(Fault::new(StatusCode::FORBIDDEN, message));
     }
-    let Some(key) = app.limits.key.as_ref().filter(|_| path != "/health") else { return Ok(()) };
+    // The page has no secrets, and asks for the key.
+    let is_open = matches!(path, "/" | "/health");
+    let Some(key) = app.limits.key.as_ref().filter(|_| !is_open) else { return Ok(()) };
     let given = headers.get(header::AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
     if same(given, format!("Bearer {key}").as_bytes()) {
         return Ok(());
@@ -197,6 +203,17 @@ fn answered(result: Result<impl Serialize, Fault>) -> Answered {
         Ok(body) => reply(StatusCode::OK, &body),
         Err(fault) => fault.response(),
     }
+}
+
+/// The page for people. A browser lets it ask this server alone.
+async fn page() -> Answered {
+    let mut response = Response::new(Body::from(include_str!("page.html")));
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
 }
 
 async fn models(State(app): State<Arc<App>>) -> Answered {
