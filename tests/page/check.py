@@ -225,7 +225,8 @@ def latent(page, server, config, seed, tokens, width, height):
     colours = page.js("new Set([...document.querySelectorAll('#maps td')].map(cell => cell.style.background)).size")
     expect(colours > 3, "the KL has colours", colours)
     sums = page.js("[...document.querySelectorAll('#maps figcaption')].map(caption => caption.textContent)")
-    expect(all("bits" in caption for caption in sums), "a map has its sum", sums)
+    nats = [sum(block["kl"]) for block in choice["blocks"]]
+    expect([caption.split(": ")[1] for caption in sums] == [f"{kl / math.log(2):.1f} bits" for kl in nats], "a map has its sum", sums)
 
     number = len(spans) - 2
     page.click(f"document.querySelectorAll('#text > span')[{number}]")

@@ -130,7 +130,7 @@ enum Way {
     /// The second half of each text as one block.
     Half(Box<Mixture>),
     /// Behind masks.
-    Masked(Judge),
+    Masked(Box<Judge>),
 }
 
 impl Evaluator {
@@ -152,7 +152,7 @@ impl Evaluator {
         let (model, batch) = (&config.model, config.train.rows());
         protocol.check(model)?;
         let way = match model.kind.method() {
-            Some(method) => Way::Masked(Judge::new(config, method, draws, params, store)?),
+            Some(method) => Way::Masked(Judge::new(config, method, draws, params, store)?.into()),
             None if protocol == Protocol::Prefix => {
                 let mut config = config.clone();
                 config.fast.steps = steps;
