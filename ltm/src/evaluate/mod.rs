@@ -121,16 +121,19 @@ pub struct Evaluator {
 #[derive(Debug)]
 enum Way {
     /// One after the other.
-    Next {
-        inputs: Inputs,
-        /// Without inference there is nothing to fit.
-        fast: Option<Box<Fast>>,
-        score: Box<Score>,
-    },
+    Next(Box<Next>),
     /// The second half of each text as one block.
     Half(Box<Mixture>),
     /// Behind masks.
     Masked(Box<Judge>),
+}
+
+#[derive(Debug)]
+struct Next {
+    inputs: Inputs,
+    /// Without inference there is nothing to fit.
+    fast: Option<Fast>,
+    score: Score,
 }
 
 impl Evaluator {
@@ -173,10 +176,10 @@ impl Evaluator {
         let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = || Fast::new(model, &fast_config, params, &inputs, store, &options);
-        let fast = model.kind.infers().then(fast).transpose()?.map(Box::new);
+        let fast = model.kind.infers().then(fast).transpose()?;
         let latents = fast.as_ref().map(|fast| &fast.latents);
-        let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?.into();
-        Ok(Way::Next { inputs, fast, score })
+        let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?;
+        Ok(Way::Next(Next { inputs, fast, score }.into()))
     }
 
     /// Says how the text is cut. Documents pay for their lengths, by how often training documents have them; the length of a window is
@@ -190,7 +193,7 @@ impl Evaluator {
 
     fn fast(&self) -> Option<&Fast> {
         match &self.way {
-            Way::Next { fast, .. } => fast.as_deref(),
+            Way::Next(next) => next.fast.as_ref(),
             Way::Half(mixture) => mixture.fast(),
             Way::Masked(_) => None,
         }
@@ -202,9 +205,9 @@ impl Evaluator {
     /// If they are more than it was planned for.
     pub fn take_steps(&mut self, steps: usize) {
         match &mut self.way {
-            Way::Next { fast: Some(fast), .. } => fast.take_steps(steps),
+            Way::Next(next) => next.fast.iter_mut().for_each(|fast| fast.take_steps(steps)),
             Way::Half(mixture) => mixture.take_steps(steps),
-            Way::Next { fast: None, .. } | Way::Masked(_) => {}
+            Way::Masked(_) => {}
         }
     }
 
@@ -216,8 +219,8 @@ impl Evaluator {
     /// # Panics
     /// If `prefix` meets a sequence whose ignored targets are not its last.
     pub fn batch(&self, store: &mut Store, batch: &Batch) -> Result<Vec<Draws>> {
-        let (inputs, fast, score) = match &self.way {
-            Way::Next { inputs, fast, score } => (inputs, fast, score),
+        let Next { inputs, fast, score } = match &self.way {
+            Way::Next(next) => &**next,
             Way::Half(mixture) => return self.halves(mixture, store, batch),
             Way::Masked(judge) => return judge.batch(self.protocol, store, batch),
         };
