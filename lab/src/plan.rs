@@ -1,18 +1,23 @@
 //! The cost of a configuration: parameters, FLOPs and memory, counted from the plans that training runs.
 
+mod ranks;
+
+pub use ranks::Rates;
+
 use crate::table::{Table, si};
 use autograd::{Phase, Plan, Store};
 use engine::{Cost, Device, Result};
 use ltm::config::{Config, Work};
 use ltm::learn::{Fast, Learner, Slow};
 
-/// The plans of training, without weights.
+/// The plans of training, without weights, of one of the processes that share every batch.
 pub struct Plans {
     /// All memory.
     pub store: Store,
     /// The planned learner.
     pub learner: Learner,
     config: Config,
+    ranks: usize,
 }
 
 /// Work that runs together.
@@ -37,9 +42,9 @@ impl Part<'_> {
     }
 }
 
-/// The parts of a training step with these settings.
-pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, config: &Config) -> Vec<Part<'a>> {
-    let (steps, updates, of_batch) = (config.fast.steps, config.slow.updates, config.train.parts());
+/// The parts of a training step with these settings, by a process that computes `of_batch` parts of every batch.
+pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, config: &Config, of_batch: usize) -> Vec<Part<'a>> {
+    let (steps, updates) = (config.fast.steps, config.slow.updates);
     let part = |name, plan, phases, times| Part { name, plan, phases, times };
     let mut parts = Vec::new();
     if let Some(plan) = fast.map(|fast| &fast.plan) {
@@ -60,10 +65,19 @@ impl Plans {
     /// # Errors
     /// If the device has no kernels for it.
     pub fn new(config: &Config, device: &Device) -> Result<Self> {
+        Self::among(config, device, 1)
+    }
+
+    /// The same for one of `ranks` processes that share every batch.
+    ///
+    /// # Errors
+    /// Also if so many cannot share a batch.
+    pub fn among(config: &Config, device: &Device, ranks: usize) -> Result<Self> {
+        let parts = config.train.parts_of_each(ranks)?;
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(config.train.precision.on(device));
-        let learner = Learner::new(config, config.train.precision.stored_on(device), config.train.parts(), &mut store)?;
-        Ok(Self { store, learner, config: config.clone() })
+        let learner = Learner::new(config, config.train.precision.stored_on(device), parts, &mut store)?;
+        Ok(Self { store, learner, config: config.clone(), ranks })
     }
 
     /// Every plan with its name.
@@ -73,18 +87,24 @@ impl Plans {
         fast.into_iter().chain([("slow gradient", gradient), ("slow update", update)])
     }
 
-    fn parts(&self) -> Vec<Part<'_>> {
-        parts(self.learner.fast.as_ref(), &self.learner.slow, &self.config)
+    /// The parts of a training step, by each of `ranks` processes.
+    fn parts(&self, ranks: usize) -> Vec<Part<'_>> {
+        parts(self.learner.fast.as_ref(), &self.learner.slow, &self.config, self.config.train.parts() / ranks)
     }
 
-    /// Token positions of a training step.
+    /// Token positions of the process's part of a training step.
     fn tokens(&self) -> f64 {
-        (self.config.train.batch * self.config.model.seq) as f64
+        (self.config.train.batch / self.ranks * self.config.model.seq) as f64
+    }
+
+    /// FLOPs of a training step, by each of `ranks` processes.
+    fn flops(&self, ranks: usize) -> f64 {
+        self.parts(ranks).iter().map(|part| part.cost_in_step().flops as f64).sum()
     }
 
     /// FLOPs of a training step per token position.
     pub fn flops_per_token(&self) -> f64 {
-        self.parts().iter().map(|part| part.cost_in_step().flops as f64).sum::<f64>() / self.tokens()
+        self.flops(self.ranks) / self.tokens()
     }
 
     /// The same by the paper's formula, with N instead of its 1024; `None` for a model that infers no latents.
@@ -98,7 +118,7 @@ impl Plans {
 
     /// A table of what runs, how often, and its cost.
     pub fn phases(&self) -> String {
-        let (parts, tokens) = (self.parts(), self.tokens());
+        let (parts, tokens) = (self.parts(self.ranks), self.tokens());
         let count = |part: &Part| part.phases.iter().map(|&phase| part.plan.labels(phase).len()).sum::<usize>();
         Table::of(&parts)
             .left("phase", |part| part.name)
@@ -112,13 +132,19 @@ impl Plans {
 
     /// A table of memory use.
     pub fn memory(&self) -> String {
-        let [weights, fast, slow] = self.learner.bytes;
+        let [weights, fast, slow, sum] = self.learner.bytes;
+        // The sum over processes takes one tensor after the other, and receives a half of it first.
+        let gradients = self.learner.params.iter().map(|p| p.spec.shape.numel());
+        let exchange = if self.ranks > 1 { gradients.max().unwrap_or(0).div_ceil(2) * size_of::<f32>() } else { 0 };
         let rows = [
             ("weights", weights),
             ("fast loop: posterior, noise, moments, workspace", fast),
             ("slow step: gradients, moments, further workspace", slow),
-            ("total", self.store.bytes()),
+            ("sum over the parts of a batch: waiting gradients", sum),
+            ("sum over processes: received gradients", exchange),
+            ("total", self.store.bytes() + exchange),
         ];
+        let rows: Vec<_> = rows.into_iter().filter(|row| row.1 > 0).collect();
         let table = Table::of(&rows).left("memory", |row| row.0).right("", |row| si(row.1 as f64, "B"));
         let arena = self.all().map(|(name, plan)| format!("{name} {}", si(plan.arena_bytes as f64, "B")));
         let arena = arena.collect::<Vec<_>>().join(", ");

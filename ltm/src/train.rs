@@ -354,23 +354,10 @@ impl Trainer {
 
 /// The parts of a batch that each of `ranks` processes computes.
 fn shared(config: &Config, device: &Device, ranks: usize) -> Result<usize> {
-    let (batch, rows, parts) = (config.train.batch, config.train.rows(), config.train.parts());
     if ranks > 1 && matches!(device, Device::Cuda(_)) {
         return Err(Error::usage(format!("{ranks} processes cannot train on GPUs yet: use --device cpu")));
     }
-    if parts.is_multiple_of(ranks) {
-        return Ok(parts / ranks);
-    }
-    // As many as share the parts, or parts that as many share.
-    let (fewer, micro) = (1 << ranks.min(parts).ilog2(), batch / ranks.next_power_of_two());
-    let more = if micro > 0 {
-        format!(", or train.micro = {micro} with {}", ranks.next_power_of_two())
-    } else {
-        String::new()
-    };
-    Err(Error::usage(format!(
-        "{ranks} processes cannot share train.batch = {batch} in {parts} parts of train.micro = {rows}: use {fewer}{more}"
-    )))
+    config.train.parts_of_each(ranks)
 }
 
 /// The row of the batch with a bad number, if its value has a row per sample or per token.

@@ -33,6 +33,11 @@ fn usage_errors_have_code_2() {
         ("plan --preset smal", "did you mean \"small\"?"),
         ("plan --set fast.steps", "KEY=VALUE"),
         ("plan --set model.dim=18 model.heads=4", "model.dim = 18 is not divisible by model.heads = 4 | 24"),
+        (
+            "plan --ranks 3 --set train.batch=8 train.micro=2",
+            "3 processes cannot share | 4 parts of train.micro = 2: use 2",
+        ),
+        ("plan --ranks 2 --link 0 --speed 1", "--link | above 0"),
         ("plan --config key.toml", "key.toml:4 | fast.step | did you mean \"fast.steps\"?"),
         ("plan --config syntax.toml", "syntax.toml:2"),
         ("plan --config nan.toml", "nan.toml:2: slow.rate is null, NaN or infinite: expected a finite number"),

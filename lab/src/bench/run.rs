@@ -204,7 +204,7 @@ impl<'a> Steps<'a> {
         let expected = config.train.parts() as f64 * once;
         let count = known.unwrap_or(((TRAINING / expected) as usize).max(1));
         if count >= left {
-            let parts = parts(trainer.fast.as_ref(), &trainer.slow, config);
+            let parts = parts(trainer.fast.as_ref(), &trainer.slow, config, config.train.parts());
             let cost = parts.iter().map(Part::cost_in_step).sum();
             row("training step", cost, tokens, &mut || time(device, || trainer.train(&batch).map(drop)))?;
         }

@@ -129,6 +129,27 @@ impl TrainConfig {
     pub fn parts(&self) -> usize {
         self.batch / self.rows()
     }
+
+    /// Parts of a batch that each of `ranks` processes computes.
+    ///
+    /// # Errors
+    /// A usage error that names the numbers that fit, if they cannot be shared equally.
+    pub fn parts_of_each(&self, ranks: usize) -> Result<usize> {
+        let (batch, rows, parts) = (self.batch, self.rows(), self.parts());
+        if parts.is_multiple_of(ranks) {
+            return Ok(parts / ranks);
+        }
+        // As many as share the parts, or parts that as many share.
+        let (fewer, micro) = (1 << ranks.min(parts).ilog2(), batch / ranks.next_power_of_two());
+        let more = if micro > 0 {
+            format!(", or train.micro = {micro} with {}", ranks.next_power_of_two())
+        } else {
+            String::new()
+        };
+        Err(Error::usage(format!(
+            "{ranks} processes cannot share train.batch = {batch} in {parts} parts of train.micro = {rows}: use {fewer}{more}"
+        )))
+    }
 }
 
 impl ModelConfig {

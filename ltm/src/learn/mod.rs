@@ -84,8 +84,8 @@ pub struct Learner {
     pub slow: Slow,
     /// The sum of the gradients of a batch's parts.
     pub sum: GradientSum,
-    /// Bytes of the parameters, of the inputs and the fast loop, and of the slow step.
-    pub bytes: [usize; 3],
+    /// Bytes of the parameters, of the inputs and the fast loop, of the slow step, and of the sum of gradients.
+    pub bytes: [usize; 4],
 }
 
 impl Learner {
@@ -118,8 +118,9 @@ impl Learner {
             Some(masked) => Slow::of(masked.loss(model, &params, store)?, &config.slow, &params, &piles, store)?,
             None => Slow::new(model, &config.slow, &params, &inputs, z, &piles, store)?,
         };
+        let with_slow = store.bytes();
         let sum = GradientSum::new(&slow.grads, parts, store)?;
-        let bytes = [with_params, with_fast - with_params, store.bytes() - with_fast];
+        let bytes = [with_params, with_fast - with_params, with_slow - with_fast, store.bytes() - with_slow];
         Ok(Self { params, inputs, fast, draw, fits, masked, slow, sum, bytes })
     }
 }
