@@ -1,11 +1,13 @@
 //! Several processes train the model that one process trains, bit for bit.
 
-use engine::{Alone, Collective, Device};
+use engine::{Alone, Collective, Device, Result};
 use ltm::config::Config;
-use ltm::data::Batch;
-use ltm::run::stories;
+use ltm::data::{Batch, Bytes, Dataset};
+use ltm::evaluate::{Evaluator, Protocol};
+use ltm::run::{Follower, Material, stories};
 use ltm::train::{StepReport, Trainer};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use tests::threads::together;
 
 #[test]
@@ -83,5 +85,77 @@ fn processes_that_cannot_share_a_batch_are_refused() {
         let errors =
             together(size, |ranks| Trainer::among(config.clone(), &Device::CPU, ranks).unwrap_err().to_string());
         assert!(errors.iter().all(|error| error == said), "{errors:?}");
+    }
+}
+
+/// A process that keeps what it hands to the others.
+#[derive(Debug)]
+struct Keeping(Arc<dyn Collective>, Mutex<Vec<Vec<u64>>>);
+
+impl Collective for Keeping {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn exchange(&self, peer: usize, send: &[f32], receive: &mut [f32]) -> Result<()> {
+        self.0.exchange(peer, send, receive)
+    }
+
+    fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
+        self.0.broadcast(bytes)
+    }
+
+    fn gather(&self, own: &[u64]) -> Result<Vec<u64>> {
+        self.1.lock().unwrap().push(own.to_vec());
+        self.0.gather(own)
+    }
+}
+
+/// The NLL of a part tells which sample a process computed: parts have one sample, and no update changes the weights.
+#[test]
+fn every_epoch_has_every_sample_once() {
+    const SAMPLES: u64 = 20;
+    let mut config = Config::preset("demo").unwrap();
+    config.set_all("model.kind=ar model.dim=16 model.heads=2 model.seq=96 train.batch=8 train.micro=1").unwrap();
+    config.set_all("slow.rate=0 slow.min_rate=0 slow.updates=1 train.steps=5").unwrap();
+    let config = config.resolved().unwrap();
+    let source = stories(&config, 1, SAMPLES).unwrap();
+    let samples: HashMap<u64, u64> = {
+        let mut trainer = Trainer::new(config.clone(), &Device::CPU).unwrap();
+        let Trainer { params, store, .. } = &mut trainer;
+        let evaluator = Evaluator::new(&config, Protocol::Nll, 0, 1, params, store).unwrap();
+        let scores = evaluator.score(store, &source, None, |_| ()).unwrap();
+        scores.iter().map(|score| score.nats.to_bits()).zip(0..).collect()
+    };
+    assert_eq!(samples.len(), SAMPLES as usize, "every sample has its NLL");
+    let bytes: Arc<dyn ltm::data::Tokenizer> = Arc::new(Bytes);
+    let material = Material::open(&config, &|path, split| Dataset::open(path, split, &bytes)).unwrap();
+    let material = Material { training: source, validation: None, ..material };
+    for size in [1, 2, 4, 8] {
+        let computed = together(size, |ranks| {
+            let ranks = Arc::new(Keeping(ranks, Mutex::default()));
+            let material = Material { ranks: ranks.clone(), ..material.clone() };
+            let mut process = Follower::join(&config, &material, &Device::CPU).unwrap();
+            ranks.1.lock().unwrap().clear();
+            while !process.is_done() {
+                assert!(process.advance().unwrap());
+            }
+            // NLL and KL of each of its parts, for every step.
+            let steps = ranks.1.lock().unwrap().clone();
+            steps.iter().map(|step| step.iter().step_by(2).map(|nll| samples[nll]).collect()).collect::<Vec<Vec<_>>>()
+        });
+        let order = |step: usize| computed.iter().flat_map(move |process| process[step].clone());
+        let order: Vec<u64> = (0..5).flat_map(order).collect();
+        for epoch in order.chunks(SAMPLES as usize) {
+            let mut sorted = epoch.to_vec();
+            sorted.sort_unstable();
+            assert!(sorted.iter().copied().eq(0..SAMPLES), "{size} processes: {epoch:?}");
+        }
+        assert!(computed.iter().all(|process| process.len() == 5 && process.iter().all(|step| step.len() == 8 / size)));
+        assert_ne!(order[..20], order[20..]);
     }
 }
