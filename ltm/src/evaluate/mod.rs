@@ -7,6 +7,7 @@
 mod masks;
 mod mixture;
 mod protocol;
+mod shared;
 mod total;
 
 pub use mixture::{Block, EARLY, Mixture, Prediction, blocks, key};
@@ -20,7 +21,7 @@ use crate::diffusion::Lengths;
 use crate::learn::{Fast, FastOptions, Inputs, Score};
 use crate::model::Params;
 use autograd::Store;
-use engine::{Error, Result};
+use engine::{Alone, Collective, Error, Result};
 use masks::Judge;
 use std::ops::Range;
 use std::sync::Arc;
@@ -111,6 +112,8 @@ pub struct Evaluator {
     /// Whether the posterior is scored at fresh noise. Protocol `fixed` scores it at the noise that it was fitted to;
     /// if this is also set, its draws also have a cost by `elbo` and `iwae`.
     pub fresh: bool,
+    /// The processes that share the sequences, one unless set otherwise.
+    pub ranks: Arc<dyn Collective>,
     model: ModelConfig,
     rate: f64,
     batch: usize,
@@ -165,7 +168,8 @@ impl Evaluator {
             None => Self::next(config, protocol, steps, params, store)?,
         };
         let fresh = protocol != Protocol::Fixed;
-        Ok(Self { protocol, draws, fresh, model: model.clone(), rate: config.fast.rate_end, batch, way })
+        let (model, rate) = (model.clone(), config.fast.rate_end);
+        Ok(Self { protocol, draws, fresh, ranks: Arc::new(Alone), model, rate, batch, way })
     }
 
     /// Plans for a model that predicts the next token.
@@ -327,10 +331,11 @@ impl Evaluator {
         Ok(means.chunks(means.len() / self.batch).map(<[f64]>::to_vec).collect())
     }
 
-    /// Draws for some sequences of `source`; hands them to `each`, batch by batch, with the number of the next one.
+    /// Draws for some sequences of `source`; hands them to `each`, some batches at a time, with the number of the next one. Each of
+    /// several processes computes one batch at a time, and gets the draws of all.
     ///
     /// # Errors
-    /// Sequences that do not fit the model, and those of `each`.
+    /// Sequences that do not fit the model, those of `each`, and of the other processes.
     pub fn draws(
         &self,
         store: &mut Store,
@@ -338,11 +343,19 @@ impl Evaluator {
         sequences: Range<u64>,
         mut each: impl FnMut(Vec<Draws>, u64) -> Result<()>,
     ) -> Result<()> {
-        let rows = self.batch;
-        let mut batch = Batch::new(rows, self.model.seq);
-        for first in sequences.clone().step_by(rows) {
-            batch.fill(&**source, (first..).map(|index| (index < sequences.end).then_some(index)))?;
-            each(self.batch(store, &batch)?, (first + rows as u64).min(sequences.end))?;
+        let (rows, ranks) = (self.batch as u64, &*self.ranks);
+        let (before, all) = (ranks.rank() as u64 * rows, ranks.size() as u64 * rows);
+        let mut batch = Batch::new(self.batch, self.model.seq);
+        for first in sequences.clone().step_by(all as usize) {
+            let mut own = || {
+                let own = first + before..sequences.end;
+                if own.is_empty() {
+                    return Ok(Vec::new());
+                }
+                batch.fill(&**source, (own.start..).map(|index| own.contains(&index).then_some(index)))?;
+                self.batch(store, &batch)
+            };
+            each(shared::gathered(ranks, own())?, (first + all).min(sequences.end))?;
         }
         Ok(())
     }

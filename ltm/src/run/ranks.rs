@@ -2,6 +2,7 @@
 
 use super::Material;
 use super::record::{Machine, SOURCES};
+use super::session::is_due;
 use super::stepper::Stepper;
 use crate::config::Config;
 use crate::data::checksum::checksum;
@@ -40,8 +41,8 @@ pub(super) fn asked_by_any(ranks: &dyn Collective, asked: bool) -> Result<bool> 
     Ok(ranks.gather(&[asked.into()])?.contains(&1))
 }
 
-/// A process other than number 0 of a run: it computes its parts of every step. Files, validation and reports are those of
-/// process 0, the [`Session`](super::Session).
+/// A process other than number 0 of a run: it computes its parts of every step and of every validation. Files, samples of text and
+/// reports are those of process 0, the [`Session`](super::Session).
 pub struct Follower {
     stepper: Stepper,
     ranks: Arc<dyn Collective>,
@@ -70,14 +71,20 @@ impl Follower {
         asked_by_any(&*self.ranks, asked)
     }
 
-    /// Does the next step. `false` if a non-finite number stopped it, which process 0 reports.
+    /// Does the next step, then the validation if due. `false` if a non-finite number stopped it, which process 0 reports.
     ///
     /// # Errors
     /// Of the data, and of the other processes.
     pub fn advance(&mut self) -> Result<bool> {
         match self.stepper.step() {
-            Err(_) if self.stepper.trainer.stopped => Ok(false),
-            done => done.map(|_| true),
+            Err(_) if self.stepper.trainer.stopped => return Ok(false),
+            done => done?,
+        };
+        let train = &self.stepper.trainer.config.train;
+        if is_due(train, self.stepper.trainer.step, train.eval_every) {
+            // All have the same error, and process 0 reports it.
+            _ = self.stepper.validate();
         }
+        Ok(true)
     }
 }

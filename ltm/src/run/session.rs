@@ -17,7 +17,7 @@ use std::time::Instant;
 const PATIENCE: usize = 10;
 
 /// Whether something that is due every so many steps, and at the end, is due after a step.
-fn is_due(train: &TrainConfig, step: u64, every: usize) -> bool {
+pub(super) fn is_due(train: &TrainConfig, step: u64, every: usize) -> bool {
     step >= train.steps as u64 || (every > 0 && step.is_multiple_of(every as u64))
 }
 

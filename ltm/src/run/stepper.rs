@@ -37,13 +37,14 @@ impl Stepper {
         let mut trainer = Trainer::among(config.clone(), device, material.ranks.clone())?;
         let pays = config.model.kind.method().is_some() && config.data.chunking == Chunking::Documents;
         let lengths = pays.then(|| Lengths::of(&*material.training, config.model.seq)).transpose()?;
-        let validation = match material.validation.as_ref().filter(|_| material.ranks.rank() == 0) {
+        let validation = match &material.validation {
             None => None,
             Some(source) => {
                 let (protocol, steps) = (protocol(config), config.fast.steps);
                 let Trainer { params, store, .. } = &mut trainer;
                 let mut evaluator = Evaluator::new(config, protocol, steps, VALIDATION_DRAWS, params, store)?;
                 evaluator.cut(config.data.chunking, lengths.as_ref());
+                evaluator.ranks = material.ranks.clone();
                 Some((evaluator, source.clone()))
             }
         };
@@ -70,7 +71,8 @@ impl Stepper {
         self.trainer.step * self.batch.samples.len() as u64
     }
 
-    /// Scores the first batches of validation text after the current step; `None` without validation text.
+    /// Scores the first batches of validation text after the current step; `None` without validation text. All processes call this
+    /// after the same step.
     pub fn validate(&mut self) -> Result<Option<ValidationLine>> {
         let Some((evaluator, source)) = &self.validation else { return Ok(None) };
         let limit = Some(VALIDATION_BATCHES * self.trainer.config.train.batch as u64);

@@ -10,6 +10,7 @@ mod non_finite;
 mod oracle;
 mod plan;
 mod ranks;
+mod shared_scores;
 mod trajectory;
 
 use autograd::Store;
