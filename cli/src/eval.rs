@@ -7,7 +7,8 @@ use super::interrupt::{self, Guard};
 use super::output::{command, note, print, warn};
 use super::place::Place;
 use super::progress::{bar, behind_bar};
-use engine::{Device, Error, Result};
+use super::ranks;
+use engine::{Collective, Device, Error, Result};
 use indicatif::ProgressBar;
 use lab::eval::{Figures, Head, Options, Row, Text, chosen, origin};
 use lab::suite;
@@ -92,14 +93,19 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    let run = args.checkpoint.open(&args.run)?;
-    place.inside(run.config.train.threads, || place.within(|device| evaluate(args, &run, device)))
+    ranks::among(|ranks| {
+        let run = args.checkpoint.open(&args.run)?;
+        place.inside(run.config.train.threads, || place.within(|device| evaluate(args, &run, device, &ranks)))
+    })
 }
 
-fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
+fn evaluate(args: &Args, run: &Run, device: &Device, ranks: &Arc<dyn Collective>) -> Result<ExitCode> {
     let config = &run.config;
     let embedded = args.data.is_none() && config.data.paths.is_empty();
     if let Some(file) = &args.problems.gsm8k {
+        if ranks.size() > 1 {
+            return Err(Error::usage("--gsm8k is for one process: start it without mpirun or srun"));
+        }
         let mut model = run.load(device, Work::Generation)?;
         return gsm8k::run(file, args, run, &mut model);
     }
@@ -114,6 +120,8 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
         return score_suite(run, &mut model, &request, device, args.json);
     }
     let (source, text) = text_of(run, &model, args.data.as_deref(), limit.unwrap_or(STORIES))?;
+    let facts = [("options", format!("{options:?}")), ("text", text.sha256.clone().unwrap_or_default())];
+    let mut model = model.among(ranks.clone(), &facts)?;
     note_training_text(run, &text, text.is_training_text);
     warn(&model.warnings);
     let rows = behind_bar(BAR, |show| lab::eval::evaluate(&mut model, &source, &options, show))?;

@@ -20,6 +20,9 @@ pub fn print(text: impl Display) -> Result<()> {
 
 /// Prints text to standard output at once, without a line break; otherwise as [`print`].
 fn write(text: &str) -> Result<()> {
+    if is_quiet() {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -36,7 +39,12 @@ pub fn show(text: &str) -> Result<()> {
 /// Whether this process leaves results, notes and progress to another one.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// From now on this process prints nothing.
+/// Whether this process prints nothing.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// From now on this process prints nothing but errors that end it.
 #[cfg(feature = "mpi")]
 pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
@@ -44,7 +52,7 @@ pub fn be_quiet() {
 
 /// Prints a line to standard error. A failure to write is ignored.
 pub fn note(text: impl Display) {
-    if QUIET.load(Ordering::Relaxed) {
+    if is_quiet() {
         return;
     }
     aside(|| _ = writeln!(io::stderr().lock(), "{text}"));

@@ -1,6 +1,6 @@
 //! Progress display: a bar on a terminal, plain lines elsewhere.
 
-use super::output::{note, warn};
+use super::output::{is_quiet, note, warn};
 use console::Term;
 use indicatif::{
     HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, TermLike,
@@ -50,6 +50,9 @@ pub fn bar(length: u64, template: &str) -> ProgressBar {
     };
     let template = template.replace("{bar}", &format!("{{bar:{}}}", bar_width()));
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    if is_quiet() {
+        return ProgressBar::hidden();
+    }
     let bar = ProgressBar::new(length).with_style(style.progress_chars("━╸ ")).with_finish(ProgressFinish::AndClear);
     BARS.add(bar)
 }

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Options of an evaluation.
+#[derive(Debug)]
 pub struct Options {
     /// The protocols, in the order of the table.
     pub protocols: Vec<Protocol>,
@@ -142,6 +143,7 @@ pub fn evaluate(
         let store = &mut model.store;
         let mut evaluator = Evaluator::new(&config, group[0], options.steps, options.samples, &model.params, store)?;
         evaluator.cut(config.data.chunking, model.lengths.as_ref());
+        evaluator.ranks = model.ranks.clone();
         config.check_room(store, Work::Evaluation)?;
         let mut scores = vec![Vec::new(); group.len()];
         let mut log_z = Vec::new();

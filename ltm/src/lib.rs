@@ -18,6 +18,7 @@ pub mod json;
 pub mod learn;
 pub mod model;
 pub mod mutate;
+pub mod ranks;
 pub mod run;
 pub mod safetensors;
 pub mod shell;

@@ -1,34 +1,20 @@
 //! Sequences that several processes score: what each of them hands to the others.
 
 use super::Draws;
-use engine::{Collective, Error, Result};
+use crate::ranks;
+use engine::{Collective, Result};
 
 /// The draws of all processes, in the order of the processes; all get the same bits.
 ///
 /// # Errors
-/// If one of the processes has an error, the same for all; or is gone.
+/// As [`ranks::gather`].
 pub(super) fn gathered(ranks: &dyn Collective, own: Result<Vec<Draws>>) -> Result<Vec<Draws>> {
     if ranks.size() == 1 {
         return own;
     }
-    let (failed, mut words) = match &own {
-        Ok(draws) => (0, draws.iter().flat_map(words_of).collect::<Vec<_>>()),
-        Err(error) => (1, error.to_string().bytes().map(u64::from).collect()),
-    };
-    let sizes = ranks.gather(&[failed, words.len() as u64])?;
-    let longest = sizes.chunks(2).map(|size| size[1] as usize).max().unwrap_or(0);
-    // Of nothing there is nothing to hand over.
-    let longest = longest.max(1);
-    words.resize(longest, 0);
-    let all = ranks.gather(&words)?;
-    let each = || all.chunks(longest).zip(sizes.chunks(2)).map(|(words, size)| (size[0], &words[..size[1] as usize]));
-    if let Some((rank, (_, said))) = each().enumerate().find(|(_, (failed, _))| *failed > 0) {
-        let bytes: Vec<u8> = said.iter().map(|&byte| byte as u8).collect();
-        return Err(Error::new(format!("process {rank}: {}", String::from_utf8_lossy(&bytes))));
-    }
     let mut draws = Vec::new();
-    for (_, words) in each() {
-        let mut words = words.iter().copied();
+    for words in ranks::gather(ranks, own.map(|draws| draws.iter().flat_map(words_of).collect()))? {
+        let mut words = words.into_iter();
         while words.len() > 0 {
             draws.push(draws_of(&mut words));
         }

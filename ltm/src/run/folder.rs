@@ -1,16 +1,15 @@
 use super::NewFolder;
 use super::metrics::{Line, best};
 use crate::checkpoint::{self, Checkpoint, latest_valid};
-use crate::config::{Config, ModelKind, SETTINGS, Work};
+use crate::config::{Config, ModelKind, SETTINGS};
 use crate::diffusion::Lengths;
 use crate::hash::sha256;
 use crate::json;
 use crate::model::Params;
-use crate::safetensors::SafeTensors;
 use crate::shell;
 use crate::train::write_parameters;
 use autograd::Store;
-use engine::{DType, Device, Error, Result};
+use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -83,27 +82,6 @@ impl fmt::Display for Choice {
             Self::Step(step) => step.fmt(f),
         }
     }
-}
-
-/// A trained decoder, ready for evaluation or generation.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The run's settings.
-    pub config: Config,
-    /// All memory.
-    pub store: Store,
-    /// The weights, f32.
-    pub params: Params,
-    /// The step after which they were saved.
-    pub step: u64,
-    /// SHA-256 of the file of weights, in hexadecimal.
-    pub weights: String,
-    /// Fingerprint of its training data, see [`Data::fingerprint`](super::Data::fingerprint).
-    pub data: String,
-    /// How long its training documents are, for masked diffusion on documents.
-    pub lengths: Option<Lengths>,
-    /// One line for each newer checkpoint that was skipped.
-    pub warnings: Vec<String>,
 }
 
 impl Run {
@@ -316,42 +294,6 @@ impl Run {
             };
             return Err(error);
         }
-    }
-
-    /// Loads the weights of the [choice](Self::choice) to `device`.
-    ///
-    /// # Errors
-    /// If there are none, they belong to another model, or the device lacks kernels or memory for `work`.
-    pub fn load(&self, device: &Device, work: Work) -> Result<Loaded> {
-        self.config.check_device(device, work)?;
-        loop {
-            let (checkpoint, warnings) = self.checkpoint()?;
-            match self.load_from(&checkpoint, device, work) {
-                // A run under way has removed it, and has newer ones.
-                Err(_) if checkpoint::is_gone(&self.path, checkpoint.step) => {}
-                loaded => return loaded.map(|loaded| Loaded { warnings, ..loaded }),
-            }
-        }
-    }
-
-    fn load_from(&self, checkpoint: &Checkpoint, device: &Device, work: Work) -> Result<Loaded> {
-        let file = checkpoint.file(WEIGHTS)?;
-        let mut store = Store::new(self.config.train.precision.on(device));
-        let params = Params::new(&self.config.model, DType::F32, &mut store);
-        let params = params.computed_in(self.config.train.precision.stored_on(device));
-        self.config.check_room(&store, work)?;
-        params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
-        let State { data, lengths, .. } = State::of(checkpoint)?;
-        Ok(Loaded {
-            config: self.config.clone(),
-            store,
-            params,
-            step: checkpoint.step,
-            weights: checkpoint.entry(WEIGHTS)?.sha256.clone(),
-            data,
-            lengths,
-            warnings: Vec::new(),
-        })
     }
 }
 

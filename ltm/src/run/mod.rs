@@ -45,10 +45,11 @@
 //! ```
 
 mod folder;
+mod follower;
+mod loaded;
 mod material;
 mod metrics;
 mod new_folder;
-mod ranks;
 mod record;
 mod replay;
 mod session;
@@ -57,11 +58,12 @@ mod stepper;
 mod tests;
 mod watch;
 
-pub use folder::{Choice, FREE_AT_RESUME, IMPORTED, Loaded, Run};
+pub use folder::{Choice, FREE_AT_RESUME, IMPORTED, Run};
+pub use follower::Follower;
+pub use loaded::Loaded;
 pub use material::{Material, Open, REPORT_SEED, VALIDATION_SEED, stories};
 pub use metrics::{Cost, Line, SampleLine, StepLine, Trouble, TroubleLine, ValidationLine};
 pub use new_folder::NewFolder;
-pub use ranks::Follower;
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES};
 pub use replay::{Repeated, Replay, Stretch};
 pub use session::{Progress, Session};

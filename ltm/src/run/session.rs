@@ -3,11 +3,12 @@ use super::metrics::{Line, SampleLine, StepLine, Trouble, ValidationLine, best};
 use super::record::Record;
 use super::stepper::Stepper;
 use super::watch::Watch;
-use super::{Material, NewFolder, ranks};
+use super::{Material, NewFolder};
 use crate::checkpoint;
 use crate::config::{Config, TrainConfig};
 use crate::generate::Writer;
 use crate::json;
+use crate::ranks;
 use crate::train::{LOWER_RATES, StepReport};
 use engine::{Collective, Device, Error, Result};
 use std::sync::Arc;
@@ -162,7 +163,7 @@ impl Session {
     /// # Errors
     /// If a process is gone.
     pub fn asked_by_any(&self, asked: bool) -> Result<bool> {
-        ranks::asked_by_any(&*self.ranks, asked)
+        ranks::any(&*self.ranks, asked)
     }
 
     /// The validation with the least loss so far that has a checkpoint.

@@ -1,6 +1,6 @@
 use super::folder::{MOMENTS, WEIGHTS};
 use super::metrics::ValidationLine;
-use super::{Material, ranks};
+use super::{Material, follower};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Chunking, Config, Work};
 use crate::data::{Batch, Shuffle, Source};
@@ -33,7 +33,8 @@ pub(super) struct Stepper {
 impl Stepper {
     /// The state after a checkpoint, or before the first step.
     pub fn new(config: &Config, material: &Material, device: &Device, checkpoint: Option<&Checkpoint>) -> Result<Self> {
-        ranks::agree(config, material, device)?;
+        let data = ("data", material.data.fingerprint.clone());
+        follower::agree(&*material.ranks, config, device, &[data])?;
         let mut trainer = Trainer::among(config.clone(), device, material.ranks.clone())?;
         let pays = config.model.kind.method().is_some() && config.data.chunking == Chunking::Documents;
         let lengths = pays.then(|| Lengths::of(&*material.training, config.model.seq)).transpose()?;

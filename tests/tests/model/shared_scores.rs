@@ -1,12 +1,15 @@
 //! Several processes score the sequences that one process scores, to the last digit.
 
 use engine::{Alone, Collective, Device, Error, Result};
-use ltm::config::Config;
+use lab::eval::{Options, evaluate};
+use ltm::config::{Config, Work};
 use ltm::data::{Bytes, Dataset, SampleInfo, Source, Tokenizer};
 use ltm::evaluate::{Draws, Evaluator, Protocol};
-use ltm::run::{Follower, Material, NewFolder, Session, stories};
+use ltm::json;
+use ltm::run::{Follower, Loaded, Material, NewFolder, Run, Session, stories};
 use ltm::train::Trainer;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tests::threads::together;
 
@@ -15,6 +18,13 @@ fn config(settings: &str) -> Config {
     config.set_all("model.dim=16 model.heads=2 model.seq=64 train.batch=8 train.micro=2 fast.steps=2").unwrap();
     config.set_all(settings).unwrap();
     config.resolved().unwrap()
+}
+
+/// A path for one test, at which there is nothing.
+fn no_folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    _ = fs::remove_dir_all(&path);
+    path
 }
 
 /// Draws for the sequences of `source` under a model with initial weights, and how many were done after each call.
@@ -88,8 +98,7 @@ fn validation_has_the_same_digits() {
     let bytes: Arc<dyn Tokenizer> = Arc::new(Bytes);
     let material = Material::open(&config, &|path, split| Dataset::open(path, split, &bytes)).unwrap();
     let validations = |size: usize| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("validated-by-{size}"));
-        _ = std::fs::remove_dir_all(&path);
+        let path = no_folder(&format!("validated-by-{size}"));
         let lines = together(size, |ranks| {
             let (rank, material) = (ranks.rank(), Material { ranks, ..material.clone() });
             if rank > 0 {
@@ -116,4 +125,44 @@ fn validation_has_the_same_digits() {
     for size in [2, 4, 8] {
         assert_eq!(validations(size), alone, "{size} processes");
     }
+}
+
+/// The run of a model with initial weights.
+fn untrained(name: &str, config: &Config) -> Run {
+    let Trainer { params, store, .. } = Trainer::new(config.clone(), &Device::CPU).unwrap();
+    Run::create_with_weights(&NewFolder::at(&no_folder(name)).unwrap(), config, &store, &params).unwrap()
+}
+
+fn load(run: &Run) -> Loaded {
+    run.load(&Device::CPU, Work::Evaluation).unwrap()
+}
+
+#[test]
+fn an_evaluation_has_the_same_digits() {
+    let run = untrained("evaluated", &config(""));
+    let source = stories(&run.config, 1, 9).unwrap();
+    let options = Options { protocols: Protocol::all(&run.config.model), steps: 2, samples: 2, limit: None };
+    let evaluated = |ranks| {
+        let mut model = load(&run).among(ranks, &[]).unwrap();
+        let mut counts = Vec::new();
+        let rows = evaluate(&mut model, &source, &options, |done, _| counts.push(done)).unwrap();
+        (json::pretty(&rows), *counts.last().unwrap())
+    };
+    let alone = evaluated(Arc::new(Alone));
+    // elbo and iwae share their draws.
+    assert_eq!((alone.0.matches("\"protocol\"").count(), alone.1), (4, 3 * 9));
+    for size in [2, 4] {
+        assert!(together(size, evaluated).iter().all(|rows| *rows == alone), "{size} processes");
+    }
+}
+
+#[test]
+fn processes_that_score_something_else_are_named() {
+    let run = untrained("differs", &config("model.kind=ar"));
+    let said = together(4, |ranks| {
+        let options = format!("{} draws", if ranks.rank() < 2 { 16 } else { 4 });
+        let facts = [("text", "the same".into()), ("options", options)];
+        load(&run).among(ranks, &facts).unwrap_err().to_string()
+    });
+    assert!(said.iter().all(|said| said == "process 2 differs from process 0 in its options"), "{said:?}");
 }

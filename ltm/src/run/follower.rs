@@ -5,40 +5,32 @@ use super::record::{Machine, SOURCES};
 use super::session::is_due;
 use super::stepper::Stepper;
 use crate::config::Config;
-use crate::data::checksum::checksum;
 use crate::json;
-use engine::{Collective, Device, Error, Result};
+use crate::ranks;
+use engine::{Collective, Device, Result};
 use std::sync::Arc;
 
-/// Checks that all processes do the same.
+/// Checks that all processes do the same: by their settings and the program, and by further `facts`.
 ///
 /// # Errors
 /// A usage error that names the first process which differs from process 0, and in what.
-pub(super) fn agree(config: &Config, material: &Material, device: &Device) -> Result<()> {
+pub(super) fn agree(
+    ranks: &dyn Collective,
+    config: &Config,
+    device: &Device,
+    facts: &[(&'static str, String)],
+) -> Result<()> {
     let mut settings = config.clone();
     // Files may lie elsewhere, their contents are compared; and threads change no result.
     settings.data.paths.clear();
     settings.data.validation = None;
     settings.train.threads = 0;
-    let facts = [
+    let usual = [
         ("settings", json::line(&settings)),
         ("version of the program", SOURCES.into()),
-        ("data", material.data.fingerprint.clone()),
         ("device", Machine::this(device).device),
     ];
-    let own = facts.each_ref().map(|(_, text)| checksum(text.as_bytes()));
-    let all = material.ranks.gather(&own)?;
-    for (rank, other) in all.chunks(own.len()).enumerate() {
-        if let Some(i) = (0..own.len()).find(|&i| other[i] != all[i]) {
-            return Err(Error::usage(format!("process {rank} differs from process 0 in its {}", facts[i].0)));
-        }
-    }
-    Ok(())
-}
-
-/// Whether any of the processes has `asked`.
-pub(super) fn asked_by_any(ranks: &dyn Collective, asked: bool) -> Result<bool> {
-    Ok(ranks.gather(&[asked.into()])?.contains(&1))
+    ranks::agree(ranks, &[&usual, facts].concat())
 }
 
 /// A process other than number 0 of a run: it computes its parts of every step and of every validation. Files, samples of text and
@@ -68,7 +60,7 @@ impl Follower {
     /// # Errors
     /// If a process is gone.
     pub fn asked_by_any(&self, asked: bool) -> Result<bool> {
-        asked_by_any(&*self.ranks, asked)
+        ranks::any(&*self.ranks, asked)
     }
 
     /// Does the next step, then the validation if due. `false` if a non-finite number stopped it, which process 0 reports.
