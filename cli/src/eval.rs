@@ -109,19 +109,20 @@ fn evaluate(args: &Args, run: &Run, device: &Device, ranks: &Arc<dyn Collective>
         let mut model = run.load(device, Work::Generation)?;
         return gsm8k::run(file, args, run, &mut model);
     }
-    let mut model = run.load(device, Work::Evaluation)?;
+    let model = run.load(device, Work::Evaluation)?;
     let protocols = protocols(args, &config.model)?;
     let (samples, limit) = (args.samples, args.limit);
     let options = Options { protocols, steps: args.steps.unwrap_or(config.fast.steps), samples, limit };
+    let facts = |text: Option<String>| [("options", format!("{options:?}")), ("text", text.unwrap_or_default())];
     if let Some(file) = &args.suite {
+        let mut model = model.among(ranks.clone(), &facts(None))?;
         warn(&model.warnings);
         let (data, results) = (args.data.as_deref(), args.results.as_deref());
         let request = suite::Request { file, data, results, options, command: command() };
         return score_suite(run, &mut model, &request, device, args.json);
     }
     let (source, text) = text_of(run, &model, args.data.as_deref(), limit.unwrap_or(STORIES))?;
-    let facts = [("options", format!("{options:?}")), ("text", text.sha256.clone().unwrap_or_default())];
-    let mut model = model.among(ranks.clone(), &facts)?;
+    let mut model = model.among(ranks.clone(), &facts(text.sha256.clone()))?;
     note_training_text(run, &text, text.is_training_text);
     warn(&model.warnings);
     let rows = behind_bar(BAR, |show| lab::eval::evaluate(&mut model, &source, &options, show))?;

@@ -28,9 +28,21 @@ pub fn gather(ranks: &dyn Collective, own: Result<Vec<u64>>) -> Result<Vec<Vec<u
         None => Ok(all),
         Some(rank) => {
             let said: Vec<u8> = all[rank].iter().map(|&byte| byte as u8).collect();
-            Err(Error::new(format!("process {rank}: {}", String::from_utf8_lossy(&said))))
+            // Process 0 says it as a process without company does.
+            let who = if rank == 0 { String::new() } else { format!("process {rank}: ") };
+            Err(Error::new(format!("{who}{}", String::from_utf8_lossy(&said))))
         }
     }
+}
+
+/// What this process has done, if all of them have.
+///
+/// # Errors
+/// As [`gather`].
+pub fn all<T>(ranks: &dyn Collective, done: Result<T>) -> Result<T> {
+    let (done, error) = done.map_or_else(|error| (None, Some(error)), |done| (Some(done), None));
+    gather(ranks, error.map_or(Ok(Vec::new()), Err))?;
+    Ok(done.expect("no process has an error"))
 }
 
 /// Whether any of the processes has `asked`.

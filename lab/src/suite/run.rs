@@ -9,6 +9,7 @@ use ltm::data::{DataFile, Source, Tokenizer};
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::hash::sha256;
 use ltm::json::{self, null_is_nan};
+use ltm::ranks;
 use ltm::run::{Loaded, Run, SOURCES};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -109,6 +110,18 @@ struct Begun {
     seconds: f64,
 }
 
+/// What is to be scored in a set.
+struct Text {
+    /// The hash of its files.
+    digest: String,
+    /// The key of every protocol's result.
+    keys: BTreeMap<Protocol, String>,
+    /// Protocols without a result.
+    open: Vec<Protocol>,
+    /// Sequences, if there is such a protocol.
+    source: Option<(Arc<dyn Source>, Counts)>,
+}
+
 /// A running suite. Finished results are kept in a file and reused while weights, data and settings are the same.
 pub struct Suite<'a> {
     run: &'a Run,
@@ -118,7 +131,8 @@ pub struct Suite<'a> {
     config: Config,
     device: &'static str,
     path: PathBuf,
-    file: json::Lines,
+    /// Process 0 writes all files.
+    file: Option<json::Lines>,
     kept: HashMap<String, Entry>,
     evaluators: Vec<(Protocol, Evaluator)>,
     tokenizer: Arc<dyn Tokenizer>,
@@ -141,13 +155,18 @@ impl<'a> Suite<'a> {
         config.fast.steps = request.options.steps;
         config.resolved()?;
         let path = request.results.map_or_else(|| run.path.join(RESULTS), Path::to_path_buf);
+        let mut kept = Vec::new();
         if path.exists() {
             // A line that is not a result would be cut off.
-            json::read_lines::<Entry>(&path).map_err(|error| {
+            kept = json::read_lines::<Entry>(&path).map_err(|error| {
                 Error::usage(format!("{error}: this is not a suite result, and results would overwrite it"))
             })?;
         }
-        let (file, kept) = json::Lines::open(&path, |_: &Entry| true)?;
+        let mut file = None;
+        if model.ranks.rank() == 0 {
+            let (lines, whole) = json::Lines::open(&path, |_: &Entry| true)?;
+            (file, kept) = (Some(lines), whole);
+        }
         let own = config.data.tokenizer;
         Ok(Self {
             run,
@@ -175,7 +194,8 @@ impl<'a> Suite<'a> {
             set.documents = set.documents.into_iter().chain(self.request.options.limit).min();
             let mut judged = Judged { set, results: Vec::new(), is_training_text: false, missing: None };
             if let Err(error) = self.judge(&mut judged) {
-                if self.watch.stops() {
+                // All have the same error.
+                if ranks::any(&*self.model.ranks, self.watch.stops())? {
                     self.watch.note(format!(
                         "interrupted: results are kept in {}; the same command continues",
                         self.path.display()
@@ -191,6 +211,20 @@ impl<'a> Suite<'a> {
     }
 
     fn judge(&mut self, judged: &mut Judged) -> Result<()> {
+        let processes = self.model.ranks.clone();
+        let text = ranks::all(&*processes, self.read(judged))?;
+        let open: Vec<&str> = text.open.iter().map(|protocol| protocol.name()).collect();
+        ranks::agree(&*processes, &[("data", text.digest.clone()), ("unfinished protocols", open.join(", "))])?;
+        let groups = Protocol::groups(&text.open);
+        let scored = groups.iter().try_for_each(|group| self.score(judged, &text, group));
+        let protocols = &self.request.options.protocols;
+        let results = protocols.iter().filter_map(|protocol| self.kept.get(&text.keys[protocol]).cloned());
+        judged.results = results.collect();
+        scored
+    }
+
+    /// The text of a set, unless it has all results.
+    fn read(&self, judged: &mut Judged) -> Result<Text> {
         let Set { files, title, .. } = &judged.set;
         let (watch, path) = (self.watch, self.path.display());
         let bytes = text::prepare::input_bytes(files)?;
@@ -203,21 +237,18 @@ impl<'a> Suite<'a> {
         let (kept, open): (Vec<Protocol>, Vec<Protocol>) =
             protocols.iter().partition(|&protocol| self.kept.contains_key(&keys[protocol]));
         kept.iter().for_each(|protocol| watch.note(format!("{title} {}: kept from {path}", protocol.name())));
-        let mut scored = Ok(());
+        let mut source = None;
         if !open.is_empty() {
             let (gpt2, sequence) = (self.gpt2.as_deref(), self.config.model.seq);
-            let (source, counts) = read(&judged.set, &self.tokenizer, gpt2, sequence, |done| {
+            let (text, counts) = read(&judged.set, &self.tokenizer, gpt2, sequence, |done| {
                 watch.progress(&format!("{title} tokens"), done, bytes)
             })?;
             if let Some(place) = &counts.first_left_out {
                 watch.note(format!("{place}: no text, the first of {} skipped records", counts.left_out));
             }
-            let groups = Protocol::groups(&open);
-            scored = groups.iter().try_for_each(|group| self.score(judged, &digest, &source, &counts, group, &keys));
+            source = Some((text, counts));
         }
-        let results = protocols.iter().filter_map(|protocol| self.kept.get(&keys[protocol]).cloned());
-        judged.results = results.collect();
-        scored
+        Ok(Text { digest, keys, open, source })
     }
 
     /// A hash of everything that a figure depends on.
@@ -228,25 +259,20 @@ impl<'a> Suite<'a> {
     }
 
     /// Scores a set by protocols that share their draws; continues after an interrupt.
-    fn score(
-        &mut self,
-        judged: &Judged,
-        data_sha256: &str,
-        source: &Arc<dyn Source>,
-        counts: &Counts,
-        group: &[Protocol],
-        keys: &BTreeMap<Protocol, String>,
-    ) -> Result<()> {
+    fn score(&mut self, judged: &Judged, text: &Text, group: &[Protocol]) -> Result<()> {
         let Options { steps, samples, .. } = self.request.options;
         let (watch, model, config) = (self.watch, &mut *self.model, &self.config);
+        let Text { digest, keys, source: Some((source, counts)), .. } = text else { return Ok(()) };
+        let processes = model.ranks.clone();
         let is_planned = |(planned, _): &(Protocol, Evaluator)| planned.shares_draws(group[0]);
         if !self.evaluators.iter().any(is_planned) {
             let evaluator = Evaluator::new(config, group[0], steps, samples, &model.params, &mut model.store)?;
-            config.check_room(&model.store, Work::Evaluation)?;
+            ranks::all(&*processes, config.check_room(&model.store, Work::Evaluation))?;
             self.evaluators.push((group[0], evaluator));
         }
         let (_, evaluator) = self.evaluators.iter_mut().find(|planned| is_planned(planned)).expect("it is planned");
         evaluator.cut(judged.set.chunking, model.lengths.as_ref());
+        evaluator.ranks = processes.clone();
         let names = group.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(", ");
         let title = format!("{} {names}", judged.set.title);
         let mut path = self.path.clone().into_os_string();
@@ -255,6 +281,7 @@ impl<'a> Suite<'a> {
         let path = Path::new(&path);
         let begun = json::read(path).ok().filter(|begun: &Begun| begun.totals.len() == group.len());
         let Begun { mut totals, seconds: spent } = begun.unwrap_or_default();
+        ranks::agree(&*processes, &[("progress", json::line(&totals))])?;
         if let Some(total) = totals.first() {
             watch.note(format!("{title}: continues after {} sequences", total.sequences));
         }
@@ -263,24 +290,32 @@ impl<'a> Suite<'a> {
         let mut saved: Option<Instant> = None;
         let seconds = || spent + started.elapsed().as_secs_f64();
         let count = source.samples().expect("a set ends");
-        watch.progress(&title, totals[0].sequences, count)?;
+        let save = |totals: &[Total]| match processes.rank() {
+            0 => write_atomic(path, json::line(&Begun { totals: totals.to_vec(), seconds: seconds() }).as_bytes()),
+            _ => Ok(()),
+        };
+        ranks::all(&*processes, watch.progress(&title, totals[0].sequences, count))?;
         evaluator.draws(&mut model.store, source, totals[0].sequences..count, |sequences, done| {
             for draws in &sequences {
                 for (total, &protocol) in totals.iter_mut().zip(group) {
                     total.add(&draws.score(protocol)?);
                 }
             }
-            // Asked only once, so that stopped work is saved.
-            let going = watch.progress(&format!("{title} {:.3} bits/byte", totals[0].bits_per_byte()), done, count);
-            if going.is_err() || saved.is_none_or(|at| at.elapsed() >= PAUSE) {
-                let begun = Begun { totals: totals.clone(), seconds: seconds() };
-                write_atomic(path, json::line(&begun).as_bytes())?;
+            let mut done_so_far = Ok(());
+            if saved.is_none_or(|at| at.elapsed() >= PAUSE) {
+                done_so_far = save(&totals);
                 saved = Some(Instant::now());
+            }
+            let label = format!("{title} {:.3} bits/byte", totals[0].bits_per_byte());
+            let going = ranks::all(&*processes, done_so_far.and_then(|()| watch.progress(&label, done, count)));
+            if going.is_err() {
+                save(&totals)?;
             }
             going
         })?;
         let seconds = seconds();
         watch.note(format!("{title}: {count} sequences in {seconds:.0} s"));
+        let mut entries = Vec::new();
         for (protocol, total) in group.iter().zip(&totals) {
             // The number of GPT-2 tokens in second halves is unknown.
             let gpt2_tokens = match (protocol, &self.gpt2) {
@@ -295,7 +330,7 @@ impl<'a> Suite<'a> {
                 figures: Figures::of(*protocol, total),
                 files: judged.set.files.iter().map(|path| path.display().to_string()).collect(),
                 reading: judged.set.reading(),
-                data_sha256: data_sha256.into(),
+                data_sha256: digest.clone(),
                 data_learnt: judged.is_training_text,
                 weights_sha256: model.weights.clone(),
                 step: model.step,
@@ -318,10 +353,14 @@ impl<'a> Suite<'a> {
                 perplexity_per_gpt2_token: gpt2_tokens.map(|n| (total.nats / n as f64).exp()),
                 seconds,
             };
-            self.file.write(&entry)?;
-            self.kept.insert(entry.key.clone(), entry);
+            entries.push(entry);
         }
-        self.file.sync()?;
-        fs::remove_file(path).map_err(|error| Error::io("remove", path, &error))
+        let written = self.file.as_mut().map_or(Ok(()), |file| {
+            entries.iter().try_for_each(|entry| file.write(entry))?;
+            file.sync()?;
+            fs::remove_file(path).map_err(|error| Error::io("remove", path, &error))
+        });
+        self.kept.extend(entries.into_iter().map(|entry| (entry.key.clone(), entry)));
+        ranks::all(&*processes, written)
     }
 }

@@ -11,6 +11,7 @@ mod oracle;
 mod plan;
 mod ranks;
 mod shared_scores;
+mod shared_suite;
 mod trajectory;
 
 use autograd::Store;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tests::threads::together;
 
-fn config(settings: &str) -> Config {
+pub fn config(settings: &str) -> Config {
     let mut config = Config::preset("demo").unwrap();
     config.set_all("model.dim=16 model.heads=2 model.seq=64 train.batch=8 train.micro=2 fast.steps=2").unwrap();
     config.set_all(settings).unwrap();
@@ -21,7 +21,7 @@ fn config(settings: &str) -> Config {
 }
 
 /// A path for one test, at which there is nothing.
-fn no_folder(name: &str) -> PathBuf {
+pub fn no_folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     _ = fs::remove_dir_all(&path);
     path
@@ -128,7 +128,7 @@ fn validation_has_the_same_digits() {
 }
 
 /// The run of a model with initial weights.
-fn untrained(name: &str, config: &Config) -> Run {
+pub fn untrained(name: &str, config: &Config) -> Run {
     let Trainer { params, store, .. } = Trainer::new(config.clone(), &Device::CPU).unwrap();
     Run::create_with_weights(&NewFolder::at(&no_folder(name)).unwrap(), config, &store, &params).unwrap()
 }
