@@ -6,20 +6,22 @@ use super::output::{command, note, print, warn};
 use super::place::Place;
 use super::progress::behind_bar;
 use super::settings::locate;
-use super::train;
-use engine::{Device, Error, Result, file};
+use super::{ranks as processes, train};
+use engine::{Collective, Device, Error, Result, file};
 use lab::plan::Plans;
 use lab::sweep::{Outcome, Point, Sweep, csv, figures, plan, text};
 use lab::toml_file;
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Work};
-use ltm::json::Lines;
-use ltm::run::{Material, NewFolder, Run, Session};
+use ltm::json::{Lines, read_lines};
+use ltm::ranks;
+use ltm::run::{Follower, Material, NewFolder, Run, Session};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The file of results in a sweep's folder.
 const RESULTS: &str = "sweep.jsonl";
@@ -34,7 +36,7 @@ const RESULTS: &str = "sweep.jsonl";
 /// The same command continues an interrupted sweep: it keeps finished points, resumes an unfinished one from its
 /// checkpoint, and retries failed ones. It refuses a folder whose run has other settings than its point. Ctrl-C saves a
 /// checkpoint and stops with exit code 130. If a point fails, the reason is recorded, the others continue, and the exit
-/// code is 1.
+/// code is 1. Several processes (mpirun, srun) share every point, and stop at the first that fails while it runs.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -49,6 +51,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
+    processes::among(|ranks| all(args, place, ranks))
+}
+
+fn all(args: &Args, place: &Place, ranks: Arc<dyn Collective>) -> Result<ExitCode> {
     let sweep: Sweep = toml_file::parse(&file::text(&args.file)?, &args.file)?;
     let mut points = sweep.points(|config| locate(config, &[])).map_err(|e| e.at(args.file.display()))?;
     for config in points.iter_mut().filter_map(|point| point.config.as_mut().ok()) {
@@ -64,11 +70,16 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
         }
         check_folders(&out, &points)?;
         fs::create_dir_all(&out).map_err(|e| Error::io("create", &out, &e))?;
-        let (file, kept) = Lines::open(&out.join(RESULTS), |_: &Outcome| true)?;
+        let results = out.join(RESULTS);
+        let (file, kept) = match ranks.rank() {
+            0 => Lines::open(&results, |_: &Outcome| true).map(|(file, kept)| (Some(file), kept))?,
+            _ if results.exists() => (None, read_lines(&results)?),
+            _ => (None, Vec::new()),
+        };
         // Failed points are retried.
         let kept = kept.into_iter().filter(|outcome| outcome.result.is_some());
         let kept = kept.map(|outcome| (outcome.key.clone(), outcome)).collect();
-        Sweeping { sweep: &sweep, file, kept, out: &out, device: &device, guard: Guard::new()? }.all(&points)
+        Sweeping { sweep: &sweep, file, kept, out: &out, device: &device, guard: Guard::new()?, ranks }.all(&points)
     })
 }
 
@@ -92,11 +103,13 @@ fn check_folders(out: &Path, points: &[Point]) -> Result<()> {
 /// A running sweep: one point after the other, and a record of each.
 struct Sweeping<'a> {
     sweep: &'a Sweep,
-    file: Lines,
+    /// Process 0 writes all files.
+    file: Option<Lines>,
     kept: HashMap<String, Outcome>,
     out: &'a Path,
     device: &'a Device,
     guard: Guard,
+    ranks: Arc<dyn Collective>,
 }
 
 impl Sweeping<'_> {
@@ -108,23 +121,24 @@ impl Sweeping<'_> {
             let outcome = match self.attempt(point) {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => break,
+                // Other processes may wait for this one.
+                Err(error) if self.ranks.size() > 1 && point.config.is_ok() => return Err(error.at(&point.name)),
                 Err(error) => {
                     note(format_args!("{} failed: {error}", point.name));
                     Outcome::of("", point, &command(), Err(error))
                 }
             };
-            if !self.kept.contains_key(&outcome.key) {
-                self.file.write(&outcome)?;
-                self.file.sync()?;
+            if let Some(file) = self.file.as_mut().filter(|_| !self.kept.contains_key(&outcome.key)) {
+                file.write(&outcome)?;
+                file.sync()?;
             }
             outcomes.push(outcome);
-            if self.guard.asked() {
+            if ranks::any(&*self.ranks, self.guard.asked())? {
                 break;
             }
         }
-        write_atomic(&self.out.join("sweep.csv"), &csv(&outcomes))?;
-        for (name, figure) in figures(&outcomes) {
-            write_atomic(&self.out.join(format!("{name}.svg")), figure.file().as_bytes())?;
+        if self.ranks.rank() == 0 {
+            self.write(&outcomes)?;
         }
         print(text(&outcomes))?;
         if outcomes.len() < points.len() {
@@ -137,23 +151,41 @@ impl Sweeping<'_> {
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
+    /// Writes the table and the figures.
+    fn write(&self, outcomes: &[Outcome]) -> Result<()> {
+        write_atomic(&self.out.join("sweep.csv"), &csv(outcomes))?;
+        for (name, figure) in figures(outcomes) {
+            write_atomic(&self.out.join(format!("{name}.svg")), figure.file().as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// Trains and evaluates a point, as far as it is unfinished; `None` if an interrupt stopped it.
     fn attempt(&self, point: &Point) -> Result<Option<Outcome>> {
         let config = point.config.as_ref().map_err(Clone::clone)?;
-        let material = lab::text::material(config)?;
+        let material = Material { ranks: self.ranks.clone(), ..lab::text::material(config)? };
         let key = self.sweep.key(point, &material.data.fingerprint, self.device.name());
-        if let Some(outcome) = self.kept.get(&key) {
+        let kept = self.kept.get(&key);
+        let facts = [("point", key.clone()), ("finished results", format!("{:?}", kept.is_some()))];
+        ranks::agree(&*self.ranks, &facts)?;
+        if let Some(outcome) = kept {
             note(format_args!("{}: kept from {}", point.name, self.out.join(RESULTS).display()));
             return Ok(Some(outcome.clone()));
         }
         let flops_per_token = Plans::new(config, self.device)?.flops_per_token();
-        let mut session = self.session(&self.out.join(&point.name), config, &material)?;
-        if !train::steps(&mut session, &self.guard, false)? {
+        let path = self.out.join(&point.name);
+        let whole = if self.ranks.rank() == 0 {
+            train::steps(&mut self.session(&path, config, &material)?, &self.guard, false)?
+        } else {
+            train::follow_steps(&mut Follower::join(config, &material, self.device)?, &self.guard)?
+        };
+        if !whole {
             return Ok(None);
         }
-        let run = session.run.clone();
-        drop(session);
-        let mut model = run.load(self.device, Work::Evaluation)?;
+        // Only then all find the last checkpoint.
+        ranks::any(&*self.ranks, false)?;
+        let run = Run::open(&path)?;
+        let mut model = run.load(self.device, Work::Evaluation)?.among(self.ranks.clone(), &[])?;
         warn(&model.warnings);
         let judged = behind_bar(BAR, |show| self.sweep.judge(point, flops_per_token, &run, &mut model, show))?;
         if judged.holds == Some(false) {

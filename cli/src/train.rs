@@ -123,17 +123,25 @@ fn follow(config: &Config, place: &Place, ranks: Arc<dyn Collective>) -> Result<
     place.inside(config.train.threads, || {
         let join = |device: &_| Follower::join(config, &material(config, &ranks)?, device);
         let mut follower = place.within_training(config.train.precision, join)?;
-        let guard = Guard::new()?;
-        while !follower.is_done() {
-            if follower.asked_by_any(guard.asked())? {
-                return Ok(ExitCode::from(interrupt::CODE));
-            }
-            if !follower.advance()? {
-                break;
-            }
-        }
-        Ok(ExitCode::SUCCESS)
+        let whole = follow_steps(&mut follower, &Guard::new()?)?;
+        Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(interrupt::CODE) })
     })
+}
+
+/// Does this process's parts of all remaining steps; returns `false` if an interrupt stopped them.
+///
+/// # Errors
+/// Those of [`Follower::advance`].
+pub fn follow_steps(follower: &mut Follower, guard: &Guard) -> Result<bool> {
+    while !follower.is_done() {
+        if follower.asked_by_any(guard.asked())? {
+            return Ok(false);
+        }
+        if !follower.advance()? {
+            break;
+        }
+    }
+    Ok(true)
 }
 
 /// Does all remaining steps. The folder's name goes to standard output.
