@@ -72,10 +72,10 @@ impl Plans {
             let sensible = turns.iter().rfind(|turn| share(turn) <= SHARE).map_or(1, |turn| turn.ranks);
             most = format!(
                 "{most}; up to {sensible} spend at most {:.0} % of their time on communication.\nAssumed: one process alone trains \
-                 {} tokens/s, time is in proportion to FLOPs, and each sends {}/s and\nreceives as much while nothing is computed",
+                 {} tokens/s, time is in proportion to FLOPs, and each sends {}B/s and\nreceives as much while nothing is computed",
                 100.0 * SHARE,
-                si(tokens, ""),
-                si(bytes, "B")
+                number(tokens),
+                number(bytes)
             );
         }
         format!("{table}\n{most}")
