@@ -1,6 +1,7 @@
 //! The processes of a computation as threads of one process.
 
-use engine::{Collective, Error, Result};
+use engine::collective::{on_host, sum_by};
+use engine::{Buffer, Collective, Error, Result};
 use std::fmt::Debug;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -33,18 +34,22 @@ impl Collective for Thread {
         self.to.len()
     }
 
-    fn exchange(&self, peer: usize, send: &[f32], receive: &mut [f32]) -> Result<()> {
-        self.send(peer, bytemuck::cast_slice(send))?;
-        bytemuck::cast_slice_mut(receive).copy_from_slice(&self.receive(peer)?);
-        Ok(())
+    fn sum(&self, xs: &mut [&mut Buffer]) -> Result<()> {
+        sum_by(self, xs, |peer, send, receive| {
+            self.send(peer, bytemuck::cast_slice(send))?;
+            bytemuck::cast_slice_mut(receive).copy_from_slice(&self.receive(peer)?);
+            Ok(())
+        })
     }
 
-    fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
-        if self.rank > 0 {
-            bytes.copy_from_slice(&self.receive(0)?);
-            return Ok(());
-        }
-        (1..self.size()).try_for_each(|peer| self.send(peer, bytes))
+    fn broadcast(&self, x: &mut Buffer) -> Result<()> {
+        on_host(x, |x| {
+            if self.rank > 0 {
+                bytemuck::cast_slice_mut(x).copy_from_slice(&self.receive(0)?);
+                return Ok(());
+            }
+            (1..self.size()).try_for_each(|peer| self.send(peer, bytemuck::cast_slice(x)))
+        })
     }
 
     fn gather(&self, own: &[u64]) -> Result<Vec<u64>> {

@@ -97,6 +97,13 @@ impl Store {
         &mut self.buffers[id.number as usize]
     }
 
+    /// These buffers, mutable, in the order in which they were made.
+    pub fn all_of(&mut self, ids: &[Id]) -> Vec<&mut Buffer> {
+        let mut wanted = vec![false; self.buffers.len()];
+        ids.iter().for_each(|id| wanted[id.number as usize] = true);
+        self.buffers.iter_mut().zip(wanted).filter_map(|(buffer, wanted)| wanted.then_some(buffer)).collect()
+    }
+
     /// Copies the elements of one buffer to another of the same spec.
     pub fn copy(&mut self, from: Id, to: Id) {
         let found = self.buffers.get_disjoint_mut([from.number as usize, to.number as usize]);

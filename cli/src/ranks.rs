@@ -33,7 +33,8 @@ pub fn among(work: impl FnOnce(Arc<dyn Collective>) -> Result<ExitCode>) -> Resu
 #[cfg(feature = "mpi")]
 mod group {
     use crate::output::{be_quiet, note};
-    use engine::{Alone, Collective, Error, ErrorKind, Result};
+    use engine::collective::{on_host, sum_by};
+    use engine::{Alone, Buffer, Collective, Error, ErrorKind, Result};
     use mpi::Threading;
     use mpi::point_to_point::send_receive_into;
     use mpi::topology::{Process, SimpleCommunicator};
@@ -49,8 +50,8 @@ mod group {
     /// Time for process 0 to report an error that all processes have, before another one ends them.
     const FIRST: Duration = Duration::from_secs(3);
 
-    /// Most bytes of a message: MPI counts them in 32 bits.
-    const MOST: usize = 1 << 30;
+    /// Most numbers of a message: MPI counts in 32 bits.
+    const MOST: usize = 1 << 28;
 
     /// The processes that mpirun or srun started.
     #[derive(Debug)]
@@ -73,22 +74,26 @@ mod group {
         }
 
         // A failure of MPI ends all processes: it is told so in `among`.
-        fn exchange(&self, peer: usize, send: &[f32], receive: &mut [f32]) -> Result<()> {
+        fn sum(&self, xs: &mut [&mut Buffer]) -> Result<()> {
             let world = SimpleCommunicator::world();
-            let (longest, most) = (send.len().max(receive.len()), MOST / size_of::<f32>());
-            // Both sides cut in the same places, although they may differ by one number.
-            for start in (0..longest.max(1)).step_by(most) {
-                let [ours, theirs] = [send.len(), receive.len()].map(|len| start.min(len)..(start + most).min(len));
-                let peer = process(&world, peer);
-                send_receive_into(&send[ours], &peer, &mut receive[theirs], &peer);
-            }
-            Ok(())
+            sum_by(self, xs, |peer, send, receive| {
+                let longest = send.len().max(receive.len());
+                // Both sides cut in the same places, although they may differ by one number.
+                for start in (0..longest.max(1)).step_by(MOST) {
+                    let [ours, theirs] = [send.len(), receive.len()].map(|len| start.min(len)..(start + MOST).min(len));
+                    let peer = process(&world, peer);
+                    send_receive_into(&send[ours], &peer, &mut receive[theirs], &peer);
+                }
+                Ok(())
+            })
         }
 
-        fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
+        fn broadcast(&self, x: &mut Buffer) -> Result<()> {
             let world = SimpleCommunicator::world();
-            bytes.chunks_mut(MOST).for_each(|bytes| process(&world, 0).broadcast_into(bytes));
-            Ok(())
+            on_host(x, |x| {
+                x.chunks_mut(MOST).for_each(|x| process(&world, 0).broadcast_into(x));
+                Ok(())
+            })
         }
 
         /// Through process 0, which can tell who is late.

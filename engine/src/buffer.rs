@@ -1,8 +1,9 @@
-use crate::cuda::Pointer;
+use crate::cuda::{Gpu, Pointer};
 use crate::memory::{Host, Memory};
 use crate::{DType, Device, Element, Result, Shape, Spec};
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// A contiguous tensor: memory on the host or on a device, element type and shape. Memory starts as zeros; host memory is
 /// 64-byte aligned, from 32 KiB on to a page.
@@ -281,6 +282,11 @@ impl Buffer {
     /// The device address of the memory, with or without a value; zero in host memory.
     pub fn address(&self) -> u64 {
         if let Place::Device(memory) = &self.place { memory.address } else { 0 }
+    }
+
+    /// The GPU whose memory it is.
+    pub(crate) fn gpu(&self) -> Option<&Arc<dyn Gpu>> {
+        if let Place::Device(memory) = &self.place { Some(&memory.gpu) } else { None }
     }
 
     fn host(&self) -> &[u8] {

@@ -3,7 +3,7 @@
 
 mod buffer;
 pub mod case;
-mod collective;
+pub mod collective;
 #[allow(unsafe_code)]
 pub mod cuda;
 mod device;
@@ -11,6 +11,7 @@ mod dtype;
 pub mod eager;
 mod error;
 pub mod file;
+mod meeting;
 mod memory;
 pub mod op;
 pub mod parallel;
@@ -26,5 +27,6 @@ pub use device::{Device, Products};
 pub use dtype::{DType, Element};
 pub use eager::Eager;
 pub use error::{Error, ErrorKind, Result, bytes_text};
+pub use meeting::Patience;
 pub use op::{Context, Cost, Form, Op, Output, Pass, Reads, Update, Want};
 pub use shape::{Shape, Spec};

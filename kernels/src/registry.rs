@@ -9,7 +9,7 @@ use crate::{
     matmul, muon, permute, reduce, reshape, ring_attention, rmsnorm, rope, self_attention, sgd, slice, softmax, swiglu,
 };
 use engine::DType;
-use engine::cuda::{Gpu, Module};
+use engine::cuda::{EXCHANGE, Gpu, Module};
 
 /// An op's folder: its name, and its cases for given sizes.
 pub struct Room {
@@ -44,9 +44,9 @@ pub const ROOMS: &[Room] = &[
     Room { name: "swiglu", cases: swiglu::cases, cuda: &[&swiglu::KERNELS] },
 ];
 
-/// Kernels without cases: in-place updates, and the cast, whose rounding has no gradient to check.
+/// Kernels without cases: in-place updates, the cast, whose rounding has no gradient to check, and the sum over processes.
 const OTHERS: &[&Module] =
-    &[&adamw::KERNELS, &cast::KERNELS, &latents::cuda::KERNELS, &muon::cuda::KERNELS, &sgd::KERNELS];
+    &[&adamw::KERNELS, &cast::KERNELS, &EXCHANGE, &latents::cuda::KERNELS, &muon::cuda::KERNELS, &sgd::KERNELS];
 
 /// Every kernel file. A GPU must load them before a plan runs.
 pub fn modules() -> Vec<&'static Module> {

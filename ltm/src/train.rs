@@ -84,10 +84,10 @@ impl Trainer {
     /// The same as one of several processes, each of which computes as many parts of every batch.
     ///
     /// # Errors
-    /// Also if the parts cannot be shared equally, or several processes use GPUs.
+    /// Also if the parts cannot be shared equally.
     pub fn among(config: Config, device: &Device, ranks: Arc<dyn Collective>) -> Result<Self> {
         let config = config.resolved()?;
-        let parts = shared(&config, device, ranks.size())?;
+        let parts = config.train.parts_of_each(ranks.size())?;
         config.check_training()?;
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(config.train.precision.on(device));
@@ -196,7 +196,7 @@ impl Trainer {
         // Before the gradients, so that a process which waits here waits for the work of another.
         let costs: Vec<f64> = self.ranks.gather(&costs)?.into_iter().map(f64::from_bits).collect();
         if self.ranks.size() > 1 {
-            self.slow.grads.iter().try_for_each(|&id| self.ranks.sum(self.store.get_mut(id).as_mut_slice()))?;
+            self.ranks.sum(&mut self.store.all_of(&self.slow.grads))?;
         }
         Ok(costs.chunks(2).fold((0.0, 0.0), |(nll, kl), part| (nll + part[0], kl + part[1])))
     }
@@ -211,12 +211,9 @@ impl Trainer {
         }
         let moments = self.slow.moments.iter().flat_map(|&(m, v)| [Some(m), v]).flatten();
         for id in self.params.iter().map(|p| p.id).chain(moments).collect::<Vec<_>>() {
-            let values: &mut [f32] = self.store.get_mut(id).as_mut_slice();
-            self.ranks.broadcast(bytemuck::cast_slice_mut(values))?;
+            self.ranks.broadcast(self.store.get_mut(id))?;
         }
-        let mut step = self.step.to_le_bytes();
-        self.ranks.broadcast(&mut step)?;
-        self.step = u64::from_le_bytes(step);
+        self.step = self.ranks.gather(&[self.step])?[0];
         Ok(())
     }
 
@@ -350,14 +347,6 @@ impl Trainer {
         self.step = step;
         Ok(())
     }
-}
-
-/// The parts of a batch that each of `ranks` processes computes.
-fn shared(config: &Config, device: &Device, ranks: usize) -> Result<usize> {
-    if ranks > 1 && matches!(device, Device::Cuda(_)) {
-        return Err(Error::usage(format!("{ranks} processes cannot train on GPUs yet: use --device cpu")));
-    }
-    config.train.parts_of_each(ranks)
 }
 
 /// The row of the batch with a bad number, if its value has a row per sample or per token.

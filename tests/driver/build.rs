@@ -18,13 +18,14 @@ pub fn build(sources: &Path, folder: &Path) {
         ("cuda.cpp", "driver", "libcuda.so", "1"),
         ("nvrtc.cpp", "toolkit", "libnvrtc.so", "13"),
         ("cublaslt.cpp", "toolkit", "libcublasLt.so", "13"),
+        ("nccl.cpp", "toolkit", "libnccl.so", "2"),
     ] {
         let (part, file) = (folder.join(part), format!("{name}.{version}"));
         fs::create_dir_all(&part).expect("a folder for the simulated libraries");
         let mut command = Command::new("g++");
         command.args(["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Werror"]).arg(format!("-Wl,-soname,{file}"));
         command.arg(sources.join(source)).arg("-o").arg(part.join(&file));
-        if source == "cublaslt.cpp" {
+        if matches!(source, "cublaslt.cpp" | "nccl.cpp") {
             command.arg(&driver);
         }
         symlink(&file, part.join(name)).expect("a link");

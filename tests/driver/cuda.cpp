@@ -6,14 +6,16 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <sstream>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 using Result = int;
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_IMAGE = 200, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, UNJOINED = 900 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_IMAGE = 200, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, UNJOINED = 900 };
 
 struct Function {
     std::string name;
@@ -21,8 +23,10 @@ struct Function {
     int shared = 0;
 };
 using Module = std::map<std::string, Function>;
+// Work returns whether it is done; if not, it is tried again.
+using Work = std::function<bool()>;
 struct Graph {
-    std::vector<std::function<void()>> work;
+    std::vector<Work> work;
 };
 
 static long setting(const char* name, long otherwise) {
@@ -30,11 +34,11 @@ static long setting(const char* name, long otherwise) {
     return text ? atol(text) : otherwise;
 }
 
-static int context_object, stream_object;
+static int context_object, stream_object, device_number;
 static thread_local void* current;
 static bool capturing, lost;
 static Graph recording;
-static std::vector<std::function<void()>> queue;
+static std::deque<Work> queue;
 static std::map<uint64_t, size_t> blocks;
 static size_t used;
 
@@ -49,7 +53,16 @@ static bool inside(uint64_t at, size_t bytes) {
 extern "C" {
 
 // For the other simulated libraries and for tests.
-void fake_enqueue(std::function<void()>* work) { (capturing ? recording.work : queue).push_back(*work); }
+void fake_enqueue_until(Work* work) {
+    if (capturing) recording.work.push_back(*work);
+    else queue.push_back(*work);
+}
+void fake_enqueue(std::function<void()>* work) {
+    Work done = [work = *work] { return work(), true; };
+    fake_enqueue_until(&done);
+}
+bool fake_inside(uint64_t at, size_t bytes) { return inside(at, bytes); }
+size_t fake_device() { return device_number; }
 void fake_lose() { lost = true; }
 size_t fake_allocations() { return blocks.size(); }
 
@@ -81,7 +94,9 @@ Result cuDeviceGetAttribute(int* value, int attribute, int) {
     }
     return INVALID;
 }
-Result cuDevicePrimaryCtxRetain(void** context, int) { return *context = &context_object, OK; }
+Result cuDevicePrimaryCtxRetain(void** context, int device) {
+    return device_number = device, *context = &context_object, OK;
+}
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 Result cuCtxGetCurrent(void** context) { return *context = current, OK; }
 Result cuCtxSetCurrent(void* context) { return current = context, OK; }
@@ -91,9 +106,15 @@ Result cuStreamDestroy_v2(void*) { return OK; }
 Result cuStreamSynchronize(void*) {
     if (capturing) return UNJOINED;
     if (lost || getenv("FAKE_LOST")) return ILLEGAL_ADDRESS;
-    for (auto& work : queue) work();
-    queue.clear();
+    for (; !queue.empty(); queue.pop_front()) {
+        while (!queue.front()()) usleep(50);
+    }
     return OK;
+}
+Result cuStreamQuery(void*) {
+    if (lost || getenv("FAKE_LOST")) return ILLEGAL_ADDRESS;
+    while (!queue.empty() && queue.front()()) queue.pop_front();
+    return queue.empty() ? OK : NOT_READY;
 }
 Result cuStreamBeginCapture_v2(void*, int) { return capturing = true, recording = {}, OK; }
 Result cuStreamEndCapture(void*, void** graph) { return capturing = false, *graph = new Graph(recording), OK; }
@@ -184,17 +205,25 @@ Result cuFuncSetAttribute(void* function, int attribute, int value) {
     return attribute == 8 ? (static_cast<Function*>(function)->shared = value, OK) : INVALID;
 }
 
-// `fill` writes its number to every element, `add` adds one to them: (float* x, float value, int n).
+// `fill` writes its number to every element, `add` adds one to them: (float* x, float value, int n). `add_received` adds other
+// numbers: (float* x, const float* y, int n).
 Result cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned, unsigned,
                       unsigned shared, void*, void** parameters, void**) {
     auto& f = *static_cast<Function*>(function);
     if (f.shared < (int)shared) return INVALID;
-    float *x, value;
+    float *x, *y, value;
     int n;
     memcpy(&x, parameters[0], sizeof x);
-    memcpy(&value, parameters[1], sizeof value);
     memcpy(&n, parameters[2], sizeof n);
     if ((size_t)bx * by * bz * tx < (size_t)n) return INVALID;
+    if (f.name == "add_received") {
+        memcpy(&y, parameters[1], sizeof y);
+        std::function<void()> work = [=] {
+            for (int i = 0; i < n; i++) x[i] += y[i];
+        };
+        return fake_enqueue(&work), OK;
+    }
+    memcpy(&value, parameters[1], sizeof value);
     bool add = f.name == "add";
     std::function<void()> work = [=] {
         for (int i = 0; i < n; i++) x[i] = add ? x[i] + value : value;

@@ -2,6 +2,7 @@
 
 use super::arch::Arch;
 use super::blas::{Products, version};
+use super::capture::{Graph, Recording};
 use super::libraries::{Library, Settings, told};
 use super::open::{check_driver, driver_text, version_text};
 use super::{Arg, Captured, Failure, Gpu, Grid, Kernel, Module, PRODUCT, Product, Software, Variant, kernels};
@@ -9,16 +10,17 @@ use crate::{Error, Result, bytes_text};
 use cudarc::driver::result as cu;
 use cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute as FunctionAttribute, CUgraphInstantiate_flags,
-    CUresult, CUstream, CUstreamCaptureMode, cuFuncGetParamInfo,
+    CUresult, CUstream, CUstreamCaptureMode, cuFuncGetParamInfo, cuStreamQuery,
 };
-use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError};
+use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The advice for errors whose cause may be an earlier launch.
-const WATCH: &str = "the environment variables CUDA_LAUNCH_BLOCKING=1 and LTM_CUDA_CAPTURE=0 show which launch fails";
+pub(super) const WATCH: &str =
+    "the environment variables CUDA_LAUNCH_BLOCKING=1 and LTM_CUDA_CAPTURE=0 show which launch fails";
 
 /// The largest number of parameters of a kernel.
 const MOST: usize = 32;
@@ -61,14 +63,18 @@ struct Function {
 unsafe impl Send for Function {}
 
 impl Driver {
-    /// The first GPU that the driver lists, and the reason if cuBLASLt is missing.
+    /// GPU number `number` of those that the driver lists, or the only one, and the reason if cuBLASLt is missing.
     ///
     /// # Errors
-    /// If there is no driver or GPU, one of them is too old, or two copies of cuBLASLt are loaded.
-    pub fn new(settings: &Settings) -> Result<(Self, Option<String>)> {
-        let (version, _) = check_driver()?;
+    /// If there is no driver or no such GPU, one of them is too old, or two copies of cuBLASLt are loaded.
+    pub fn new(settings: &Settings, number: usize) -> Result<(Self, Option<String>)> {
+        let (version, count) = check_driver()?;
+        let number = if count == 1 { 0 } else { number };
+        if number >= count as usize {
+            return Err(Error::device(format!("there is no GPU {number}: the NVIDIA driver lists {count}, from 0")));
+        }
         let failed = |e: String| Error::new(format!("the GPU cannot be used: {e}"));
-        let context = told(CudaContext::new(0)).map_err(failed)?;
+        let context = told(CudaContext::new(number)).map_err(failed)?;
         // SAFETY: there is only one stream, so no events are needed to keep an order.
         unsafe { context.disable_event_tracking() };
         let name = told(context.name()).map_err(failed)?;
@@ -352,6 +358,21 @@ impl Gpu for Driver {
     fn finish(&self) -> Result<()> {
         self.transfer("finish its work", |_| Ok(()))
     }
+
+    fn is_done(&self) -> Result<bool> {
+        let what = "finish its work";
+        let _state = self.enter_outside(what)?;
+        // SAFETY: the stream lives as long as the device.
+        match unsafe { cuStreamQuery(self.stream.cu_stream()) } {
+            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            result => self.keep(what, result.result()).map(|()| true),
+        }
+    }
+
+    fn with_stream(&self, work: &mut dyn FnMut(*mut c_void) -> Result<()>) -> Result<()> {
+        let _state = self.enter_outside("run another library")?;
+        work(self.stream.cu_stream().cast())
+    }
 }
 
 impl fmt::Debug for Driver {
@@ -364,33 +385,5 @@ impl Drop for Driver {
     fn drop(&mut self) {
         // cuBLASLt frees its memory in the current context. If the context is lost, so is the memory.
         let _ = self.stream.context().bind_to_thread();
-    }
-}
-
-/// A captured phase; empty if the device had failed.
-struct Recording {
-    graph: Option<Mutex<Graph>>,
-    name: String,
-    failure: Arc<Failure>,
-}
-
-struct Graph(CudaGraph);
-
-// SAFETY: calls on one graph must not overlap, and the mutex ensures this. Any thread may call, and `CudaGraph` makes
-// its context current for each call.
-unsafe impl Send for Graph {}
-
-impl Captured for Recording {
-    fn launch(&self) {
-        let (Some(graph), Ok(())) = (&self.graph, self.failure.check()) else { return };
-        let graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |e| Error::new(format!("{} cannot run a captured phase: {e} ({WATCH})", self.name));
-        let _ = self.failure.keep(told(graph.0.launch()).map_err(failed));
-    }
-}
-
-impl fmt::Debug for Recording {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Recording")
     }
 }

@@ -10,8 +10,9 @@ use std::{env, fs};
 /// Where the CUDA backend finds its files, other than the driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Folders that hold NVRTC or cuBLASLt, for machines whose loader does not find `libnvrtc.so` or `libcublasLt.so`. The
-    /// first folder that holds a library is used. NVIDIA's Python packages keep them in `site-packages/nvidia/cu13/lib`.
+    /// Folders that hold NVRTC, cuBLASLt or NCCL, for machines whose loader does not find `libnvrtc.so`, `libcublasLt.so` or
+    /// `libnccl.so.2`. The first folder that holds a library is used. NVIDIA's Python packages keep them in
+    /// `site-packages/nvidia/cu13/lib`.
     pub libraries: Vec<PathBuf>,
     /// A file of compiled kernels, made by [`compile_file`](super::compile_file). It replaces NVRTC.
     pub kernels: Option<PathBuf>,
@@ -155,7 +156,7 @@ pub(crate) fn has_driver() -> bool {
 }
 
 /// Keeps a library loaded in this process, so that later loads by name find it.
-fn load(path: &Path) -> std::result::Result<(), String> {
+pub(crate) fn load(path: &Path) -> std::result::Result<(), String> {
     // SAFETY: as in `has_driver`.
     match unsafe { libloading::Library::new(path) } {
         Ok(library) => {

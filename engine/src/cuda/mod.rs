@@ -47,25 +47,30 @@
 //!
 //! # What a machine needs
 //!
-//! [`Device::open`](crate::Device::open) takes the first GPU that the driver lists. All libraries are loaded at run
-//! time, so one program runs on machines with and without a GPU: the driver (CUDA 12.4 or later), NVRTC to compile the
-//! kernels, whose code is cached, and cuBLASLt for products. A file of compiled kernels, made by [`compile_file`] on
-//! any machine, replaces NVRTC. Without cuBLASLt, products use the slow kernel [`PRODUCT`]. [`Settings`] names the
-//! places of libraries and files, and [`probe`](crate::probe::probe) reports what a machine has.
+//! [`Device::open`](crate::Device::open) takes the first GPU that the driver lists, or the one with a number. All libraries
+//! are loaded at run time, so one program runs on machines with and without a GPU: the driver (CUDA 12.4 or later), NVRTC
+//! to compile the kernels, whose code is cached, and cuBLASLt for products. A file of compiled kernels, made by
+//! [`compile_file`] on any machine, replaces NVRTC. Without cuBLASLt, products use the slow kernel [`PRODUCT`]. Several
+//! processes need NCCL 2.14 or later ([`Gpus`]). [`Settings`] names the places of libraries and files, and
+//! [`probe`](crate::probe::probe) reports what a machine has.
 
 mod arch;
 mod blas;
 mod bundle;
+mod capture;
 mod compile;
 mod driver;
+mod gpus;
 mod kernels;
 mod launch;
 pub(crate) mod libraries;
+mod nccl;
 pub(crate) mod open;
 mod product;
 
 pub use arch::Arch;
 pub(crate) use blas::version;
+pub use gpus::{EXCHANGE, Gpus};
 pub(crate) use kernels::describe_file;
 pub use kernels::{Compiled, compile_file};
 pub use launch::{Arg, Grid, Kernel, Module, Pointer, Variant};
@@ -73,6 +78,7 @@ pub use libraries::Settings;
 pub use product::{Factor, PRODUCT, Product};
 
 use crate::{Error, Result};
+use std::ffi::c_void;
 use std::fmt::Debug;
 use std::sync::OnceLock;
 
@@ -154,6 +160,19 @@ pub trait Gpu: Send + Sync + Debug {
 
     /// Waits for all launched work. An error as in [`read`](Self::read).
     fn finish(&self) -> Result<()>;
+
+    /// Whether all launched work is done. An error as in [`read`](Self::read).
+    fn is_done(&self) -> Result<bool> {
+        self.finish().map(|()| true)
+    }
+
+    /// Lets another library launch work: `work` gets the handle of the stream, and the device's context is current.
+    ///
+    /// # Errors
+    /// Those of `work`, and if the device has failed or has no stream of CUDA.
+    fn with_stream(&self, _work: &mut dyn FnMut(*mut c_void) -> Result<()>) -> Result<()> {
+        Err(Error::device(format!("{} has no stream of CUDA", self.name())))
+    }
 }
 
 /// The software of a GPU.

@@ -14,25 +14,28 @@ use std::sync::Arc;
 const OLDEST_DRIVER: i32 = 12_040;
 
 impl Device {
-    /// Opens the device called `cpu`, `cuda` or `auto`, with these kernels ready to launch. `auto` is the GPU if it can
-    /// be used, else the CPU. The second value is a note for the user: why `auto` chose the CPU (empty if there is no
-    /// driver), or what makes the GPU slow.
+    /// Opens the device called `cpu`, `cuda`, `cuda:N` or `auto`, with these kernels ready to launch. `cuda` is the first GPU,
+    /// and `cuda:N` the GPU number N, from 0, or the only one. `auto` is the first GPU if it can be used, else the CPU. The
+    /// second value is a note for the user: why `auto` chose the CPU (empty if there is no driver), or what makes the GPU slow.
     ///
     /// # Errors
     /// If the name is unknown, or `cuda` cannot be used: no driver, no GPU, one of them too old, or no kernels for it.
     pub fn open(name: &str, modules: &[&'static Module], settings: &Settings) -> Result<(Self, Option<Error>)> {
         match name {
             "cpu" => Ok((Self::CPU, None)),
-            "cuda" => gpu(modules, settings),
+            "cuda" => gpu(0, modules, settings),
             "auto" if !has_driver() => Ok((Self::CPU, None)),
-            "auto" => Ok(gpu(modules, settings).unwrap_or_else(|why| (Self::CPU, Some(why)))),
-            _ => Err(Error::usage(format!("unknown device '{name}'; use cpu, cuda or auto"))),
+            "auto" => Ok(gpu(0, modules, settings).unwrap_or_else(|why| (Self::CPU, Some(why)))),
+            _ => match name.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
+                Some(number) => gpu(number, modules, settings),
+                None => Err(Error::usage(format!("unknown device '{name}'; use cpu, cuda, cuda:N or auto"))),
+            },
         }
     }
 }
 
-fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<(Device, Option<Error>)> {
-    let (driver, missing) = Driver::new(settings)?;
+fn gpu(number: usize, modules: &[&'static Module], settings: &Settings) -> Result<(Device, Option<Error>)> {
+    let (driver, missing) = Driver::new(settings, number)?;
     driver.load(modules)?;
     let slow = |why| Error::device(format!("without cuBLASLt, matrix products use this program's slow kernel: {why}"));
     Ok((Device::Cuda(Arc::new(driver)), missing.map(slow)))

@@ -1,6 +1,7 @@
 //! Tests the real CUDA backend with simulated NVIDIA libraries: possible failures, sources of kernels, and the order of
 //! copies, launches and captures.
 
+mod processes;
 mod sources;
 
 use engine::cuda::{Arg, Factor, Gpu, Grid, Module, Pointer, Product, Settings};

@@ -3,15 +3,17 @@
 
 mod run;
 
-use engine::{DType, Device};
+use engine::{Alone, DType, Device};
 use kernels::registry::{ROOMS, modules};
 use lab::bench::{STEPS, Setup, measure_all, picture};
 use lab::verify::{device, golden};
 use ltm::config::Config;
 use ltm::train::Trainer;
 use roofline::{Cache, Effort, Recorder, Report, Task};
+use std::sync::Arc;
 use tests::measured::{ON_SHIM, errors, same_line};
 use tests::shim::{Counts, Fault, Order, Shim, loaded};
+use tests::threads::together;
 
 /// A small model, with these settings changed.
 fn config(settings: &str) -> Config {
@@ -93,6 +95,21 @@ fn a_batch_in_parts() {
     for (gpu, cpu) in norms[0].iter().zip(norms[1]) {
         assert!((gpu / cpu - 1.0).abs() < 1e-3, "{norms:?}");
     }
+}
+
+/// One GPU for all, or one each: the same bits.
+#[test]
+fn processes_with_gpus_train_the_same_model() {
+    let config = config("model.layers=1 model.seq=8 fast.steps=2 slow.updates=2 train.micro=1");
+    let train = |ranks| {
+        let mut trainer = Trainer::among(config.clone(), &shim(Order::Forward), ranks).expect("a trainer");
+        trainer.share().expect("the weights of process 0");
+        let reports = [0, 1].map(|round| trainer.train(&tests::batch(2, 8, round)).expect("a step"));
+        let weights = trainer.params.iter().map(|p| trainer.store.get(p.id).read_f64().expect("a sound device"));
+        (reports, weights.collect::<Vec<_>>())
+    };
+    let alone = train(Arc::new(Alone));
+    assert!(together(2, train).into_iter().all(|done| done == alone));
 }
 
 /// It trains with the same bits as one that records, and can be measured.

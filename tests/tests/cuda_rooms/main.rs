@@ -5,7 +5,7 @@
 mod device;
 mod shim;
 
-use engine::cuda::{Arg, Grid, Module, PRODUCT};
+use engine::cuda::{Arg, EXCHANGE, Grid, Module, PRODUCT};
 use engine::{Buffer, DType, Device};
 use kernels::case::{Case, Fill, Input, Sizes};
 use kernels::cast::Cast;
@@ -105,7 +105,28 @@ fn check_casts(modules: &[&'static Module], device: impl Fn(Order) -> Device) ->
     Ok(())
 }
 
-/// What is wrong with an op's kernels: at its cases, its updates, its casts, or the engine's own products.
+/// The sum with numbers of another process, whose bits are exact.
+fn check_exchange(device: impl Fn(Order) -> Device) -> Result<(), String> {
+    for order in Order::ALL {
+        let device = loaded(device(order), &[&EXCHANGE]);
+        for (n, dtype) in [(1, DType::F32), (255, DType::F32), (257, DType::F32), (300, DType::Bf16)] {
+            let numbers =
+                |step: f64| Buffer::from_f64(dtype, &[n], &(0..n).map(|i| i as f64 * step).collect::<Vec<_>>());
+            let [x, y] = [numbers(0.25), numbers(-3.0)];
+            let sums: Vec<f64> = x.to_f64().iter().zip(y.to_f64()).map(|(x, y)| x + y).collect();
+            let [x, y] = [x, y].map(|x| x.to_device(&device).expect("room"));
+            let kernel = EXCHANGE.kernel("add_received", dtype);
+            gpu(&device).launch(&kernel, Grid::covering(n, 256), &[Arg::from(&x), Arg::from(&y), n.into()]);
+            let exact = Buffer::from_f64(dtype, &[n], &sums).to_f64();
+            if x.read_f64().map_err(|e| e.to_string())? != exact {
+                return Err(format!("{n} {dtype}, {order:?}: other sums"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with an op's kernels: at its cases, its updates, its casts, or the engine's own.
 fn check_room(name: &str, device: impl Fn(Order) -> Device) -> Result<(), String> {
     if let Some(room) = rooms("").into_iter().find(|room| room.name == name) {
         check_at(room, &SIZES, &device)?;
@@ -113,6 +134,7 @@ fn check_room(name: &str, device: impl Fn(Order) -> Device) -> Result<(), String
     let own: Vec<_> = modules().into_iter().filter(|module| module.name == name).collect();
     match name {
         "cast" => check_casts(&own, device),
+        "exchange" => check_exchange(device),
         "product" => Order::ALL.into_iter().try_for_each(|order| {
             let device = loaded(device(order), &[&PRODUCT]);
             products::check(&device, |product| product.launch(&**gpu(&device)))
@@ -127,8 +149,10 @@ fn check_room(name: &str, device: impl Fn(Order) -> Device) -> Result<(), String
 #[test]
 fn every_room_agrees_with_its_cpu_code() {
     let names = ROOMS.iter().map(|room| room.name);
-    let names: BTreeSet<&str> =
-        names.chain(["adamw", "muon", "sgd", "latents", "cast", "product"]).filter(|name| chosen(name)).collect();
+    let names: BTreeSet<&str> = names
+        .chain(["adamw", "muon", "sgd", "latents", "cast", "exchange", "product"])
+        .filter(|name| chosen(name))
+        .collect();
     names.par_iter().for_each(|name| check_room(name, Shim::device).unwrap_or_else(|e| panic!("{name}: {e}")));
 }
 

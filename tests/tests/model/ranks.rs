@@ -1,6 +1,6 @@
 //! Several processes train the model that one process trains, bit for bit.
 
-use engine::{Alone, Collective, Device, Result};
+use engine::{Alone, Buffer, Collective, Device, Result};
 use ltm::config::Config;
 use ltm::data::{Batch, Bytes, Dataset};
 use ltm::evaluate::{Evaluator, Protocol};
@@ -21,14 +21,15 @@ fn a_sum_is_the_same_tree_for_every_process() {
                 tree = pairs.collect();
             }
             let sums = together(size, |ranks| {
-                let mut x: Vec<f32> = own(ranks.rank()).collect();
-                ranks.sum(&mut x).unwrap();
-                let mut first = [ranks.rank() as u8 + 1];
+                let mut x = Buffer::from_slice(&[len], &own(ranks.rank()).collect::<Vec<f32>>());
+                ranks.sum(&mut [&mut x]).unwrap();
+                let mut first = Buffer::from_slice(&[1], &[ranks.rank() as f32 + 1.0]);
                 ranks.broadcast(&mut first).unwrap();
-                assert_eq!((first, ranks.gather(&[ranks.rank() as u64]).unwrap()), ([1], (0..size as u64).collect()));
+                assert_eq!(first.as_slice::<f32>(), [1.0]);
+                assert_eq!(ranks.gather(&[ranks.rank() as u64]).unwrap(), (0..size as u64).collect::<Vec<_>>());
                 x
             });
-            assert!(sums.iter().all(|sum| *sum == tree[0]), "{size} processes, {len} numbers");
+            assert!(sums.iter().all(|sum| *sum.as_slice::<f32>() == tree[0]), "{size} processes, {len} numbers");
         }
     }
 }
@@ -101,12 +102,12 @@ impl Collective for Keeping {
         self.0.size()
     }
 
-    fn exchange(&self, peer: usize, send: &[f32], receive: &mut [f32]) -> Result<()> {
-        self.0.exchange(peer, send, receive)
+    fn sum(&self, xs: &mut [&mut Buffer]) -> Result<()> {
+        self.0.sum(xs)
     }
 
-    fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
-        self.0.broadcast(bytes)
+    fn broadcast(&self, x: &mut Buffer) -> Result<()> {
+        self.0.broadcast(x)
     }
 
     fn gather(&self, own: &[u64]) -> Result<Vec<u64>> {
