@@ -93,7 +93,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    ranks::among(|ranks| {
+    ranks::among(place.device, |ranks| {
         let run = args.checkpoint.open(&args.run)?;
         place.inside(run.config.train.threads, || place.within(|device| evaluate(args, &run, device, &ranks)))
     })

@@ -45,7 +45,6 @@ pub fn is_quiet() -> bool {
 }
 
 /// From now on this process prints nothing but errors that end it.
-#[cfg(feature = "mpi")]
 pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }

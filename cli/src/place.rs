@@ -2,6 +2,7 @@
 
 use super::command_line::whole;
 use super::output::note;
+use super::ranks;
 use clap::ValueEnum;
 use engine::cuda::Settings;
 use engine::simd::{self, Level};
@@ -62,7 +63,11 @@ impl Place {
     }
 
     fn announced(&self, trains: bool) -> Result<Device> {
-        let (device, why) = self.try_open(&Settings::from_env())?;
+        let (mut device, mut why) = self.try_open(&Settings::from_env())?;
+        if trains && self.device == Choice::Auto && matches!(device, Device::Cuda(_)) && ranks::gpu().is_some() {
+            why = Some(Error::device("several processes have a GPU each only with --device cuda"));
+            device = Device::CPU;
+        }
         match (&device, why) {
             (Device::Cuda(gpu), None) => note(format_args!("on {}", gpu.name())),
             (Device::Cuda(gpu), Some(slow)) => note(format_args!("on {}; note: {slow}", gpu.name())),
@@ -77,7 +82,11 @@ impl Place {
 
     /// As [`open`](Self::open), but returns the note.
     pub fn try_open(&self, settings: &Settings) -> Result<(Device, Option<Error>)> {
-        Device::open(&self.device_name(), &kernels::registry::modules(), settings)
+        let name = match ranks::gpu() {
+            Some(number) if self.device == Choice::Cuda => format!("cuda:{number}"),
+            _ => self.device_name(),
+        };
+        Device::open(&name, &kernels::registry::modules(), settings)
     }
 
     /// The device's name on the command line.

@@ -1,172 +1,139 @@
-//! The processes of `mpirun ltm train`.
+//! The processes of `mpirun`, `srun` or `torchrun` with `ltm train`.
 
-use engine::{Alone, Collective, Error, Result};
+mod gpus;
+#[cfg(feature = "mpi")]
+mod mpi;
+
+use crate::output::note;
+use crate::place::Choice;
+use engine::{Alone, Collective, Error, Patience, Result};
 use std::env;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// The variables by which launchers tell a process how many there are: those of Open MPI, of MPICH and others with PMI, of `srun`,
-/// and of torchrun.
-const SIZES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE"];
+/// The variables by which launchers tell a process how many there are, its number, and its number on its machine: torchrun, Open
+/// MPI, MPICH and others with PMI, `srun`. A launcher that is started by another one comes first.
+const LAUNCHERS: [[&str; 3]; 4] = [
+    ["WORLD_SIZE", "RANK", "LOCAL_RANK"],
+    ["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"],
+    ["PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"],
+    ["SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"],
+];
+
+/// How long a process waits for others: for one that writes a checkpoint, too.
+const PATIENCE: Patience =
+    Patience { quiet: Duration::from_secs(10), most: Duration::from_secs(600), tell: |text| note(text) };
+
+/// A process among those of a launcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seat {
+    size: usize,
+    rank: usize,
+    /// Its number on its machine.
+    local: usize,
+}
 
 /// Runs `work` as one of the processes that were launched, or alone. Processes other than number 0 print nothing but errors.
 ///
 /// # Errors
 /// If a launcher started several processes and they do not find each other, and those of `work`; with other processes an error ends
 /// all of them instead.
-pub fn among(work: impl FnOnce(Arc<dyn Collective>) -> Result<ExitCode>) -> Result<ExitCode> {
-    let size = |name| env::var(name).ok()?.parse().ok().filter(|&size: &usize| size > 1);
-    let launched = SIZES.into_iter().find_map(|name| Some((name, size(name)?)));
-    #[cfg(feature = "mpi")]
-    if launched.is_some() {
-        return group::among(launched, work);
+pub fn among(device: Choice, work: impl FnOnce(Arc<dyn Collective>) -> Result<ExitCode>) -> Result<ExitCode> {
+    let variable = |name: &str| env::var(name).ok();
+    let Some((name, size)) = launched(variable) else { return work(Arc::new(Alone)) };
+    if device == Choice::Cuda {
+        return gpus::among(seat(variable)?, &address(variable)?, work);
     }
-    match launched {
-        Some((name, size)) => Err(Error::usage(format!(
-            "{name} = {size}, but this program trains as one process: build it with `cargo build --release --workspace \
-             --features cli/mpi`"
-        ))),
-        None => work(Arc::new(Alone)),
+    #[cfg(feature = "mpi")]
+    return mpi::among((name, size), work);
+    #[cfg(not(feature = "mpi"))]
+    Err(Error::usage(format!(
+        "{name} = {size}, but this program trains as one process on the CPU: build it with `cargo build --release --workspace \
+         --features cli/mpi`, or give each process a GPU with --device cuda"
+    )))
+}
+
+/// The number of the GPU for this process, if a launcher started several.
+pub fn gpu() -> Option<usize> {
+    seat(|name| env::var(name).ok()).ok().map(|seat| seat.local)
+}
+
+/// A launcher's variable for the number of processes, if there are several.
+fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(&'static str, usize)> {
+    let size = |name: &str| variable(name)?.parse().ok().filter(|&size: &usize| size > 1);
+    LAUNCHERS.into_iter().find_map(|[name, ..]| Some((name, size(name)?)))
+}
+
+/// What the first launcher tells of which all variables are set.
+fn seat(variable: impl Fn(&str) -> Option<String>) -> Result<Seat> {
+    let number = |name: &str| variable(name)?.parse().ok();
+    let seats = LAUNCHERS.into_iter().filter_map(|[size, rank, local]| {
+        Some(Seat { size: number(size)?, rank: number(rank)?, local: number(local)? })
+    });
+    seats.into_iter().find(|seat| seat.size > 1 && seat.rank < seat.size).ok_or_else(|| {
+        let known = LAUNCHERS.map(|names| names.join(", ")).join("; or ");
+        Error::usage(format!("a process among several must know its number; set {known}"))
+    })
+}
+
+/// Where the processes meet, as `HOST:PORT`.
+fn address(variable: impl Fn(&str) -> Option<String>) -> Result<String> {
+    let port = variable("MASTER_PORT").and_then(|port| port.parse::<u16>().ok()?.checked_add(1));
+    match (variable("MASTER_ADDR"), port) {
+        // Torchrun itself listens at the port.
+        (Some(host), Some(port)) if !host.is_empty() => Ok(format!("{host}:{port}")),
+        _ => Err(Error::usage(
+            "several processes meet at MASTER_ADDR and MASTER_PORT + 1: set them to the machine of process 0 and a port from 1024 \
+             to 65534 where two are free",
+        )),
     }
 }
 
-#[cfg(feature = "mpi")]
-mod group {
-    use crate::output::{be_quiet, note};
-    use engine::collective::{on_host, sum_by};
-    use engine::{Alone, Buffer, Collective, Error, ErrorKind, Result};
-    use mpi::Threading;
-    use mpi::point_to_point::send_receive_into;
-    use mpi::topology::{Process, SimpleCommunicator};
-    use mpi::traits::{Communicator, Destination, Root, Source};
-    use std::process::ExitCode;
-    use std::sync::Arc;
-    use std::time::{Duration, Instant};
-    use std::{panic, thread};
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// A process that is waited for longer than this is named.
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    /// Time for process 0 to report an error that all processes have, before another one ends them.
-    const FIRST: Duration = Duration::from_secs(3);
-
-    /// Most numbers of a message: MPI counts in 32 bits.
-    const MOST: usize = 1 << 28;
-
-    /// The processes that mpirun or srun started.
-    #[derive(Debug)]
-    struct Mpi {
-        rank: usize,
-        size: usize,
+    /// The value of a variable in a list such as `RANK=1 WORLD_SIZE=2`.
+    fn of(list: &str) -> impl Fn(&str) -> Option<String> + Copy {
+        move |name| list.split(' ').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_string)
     }
 
-    fn process(world: &SimpleCommunicator, rank: usize) -> Process<'_> {
-        world.process_at_rank(rank as i32)
-    }
-
-    impl Collective for Mpi {
-        fn rank(&self) -> usize {
-            self.rank
+    #[test]
+    fn what_launchers_tell() {
+        let slurm = "SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=3 SLURM_LOCALID=1";
+        let open_mpi = "OMPI_COMM_WORLD_SIZE=8 OMPI_COMM_WORLD_RANK=5 OMPI_COMM_WORLD_LOCAL_RANK=2";
+        for (list, [size, rank, local]) in [
+            ("WORLD_SIZE=2 RANK=1 LOCAL_RANK=0", [2, 1, 0]),
+            (open_mpi, [8, 5, 2]),
+            ("PMI_SIZE=2 PMI_RANK=0 MPI_LOCALRANKID=0", [2, 0, 0]),
+            (slurm, [4, 3, 1]),
+            // One launcher starts the other: on each of four machines torchrun, or a daemon of Open MPI.
+            (&format!("{slurm} WORLD_SIZE=32 RANK=9 LOCAL_RANK=1"), [32, 9, 1]),
+            (&format!("{slurm} {open_mpi}"), [8, 5, 2]),
+            // `srun --mpi=pmi2`; a batch script sets a variable for all.
+            (&format!("PMI_SIZE=4 PMI_RANK=3 {slurm}"), [4, 3, 1]),
+            (&format!("WORLD_SIZE=4 {slurm}"), [4, 3, 1]),
+        ] {
+            assert_eq!(seat(of(list)), Ok(Seat { size, rank, local }), "{list}");
+            assert!(launched(of(list)).is_some());
         }
-
-        fn size(&self) -> usize {
-            self.size
+        for list in ["WORLD_SIZE=2", "WORLD_SIZE=2 RANK=2 LOCAL_RANK=0", "WORLD_SIZE=2 RANK=x LOCAL_RANK=0"] {
+            let said = seat(of(list)).unwrap_err().to_string();
+            assert!(said.contains("set WORLD_SIZE, RANK, LOCAL_RANK; or OMPI_COMM_WORLD_SIZE, "), "{said}");
         }
-
-        // A failure of MPI ends all processes: it is told so in `among`.
-        fn sum(&self, xs: &mut [&mut Buffer]) -> Result<()> {
-            let world = SimpleCommunicator::world();
-            sum_by(self, xs, |peer, send, receive| {
-                let longest = send.len().max(receive.len());
-                // Both sides cut in the same places, although they may differ by one number.
-                for start in (0..longest.max(1)).step_by(MOST) {
-                    let [ours, theirs] = [send.len(), receive.len()].map(|len| start.min(len)..(start + MOST).min(len));
-                    let peer = process(&world, peer);
-                    send_receive_into(&send[ours], &peer, &mut receive[theirs], &peer);
-                }
-                Ok(())
-            })
-        }
-
-        fn broadcast(&self, x: &mut Buffer) -> Result<()> {
-            let world = SimpleCommunicator::world();
-            on_host(x, |x| {
-                x.chunks_mut(MOST).for_each(|x| process(&world, 0).broadcast_into(x));
-                Ok(())
-            })
-        }
-
-        /// Through process 0, which can tell who is late.
-        fn gather(&self, own: &[u64]) -> Result<Vec<u64>> {
-            let (world, mut all) = (SimpleCommunicator::world(), vec![0; self.size * own.len()]);
-            if self.rank > 0 {
-                process(&world, 0).send(own);
-            } else {
-                all[..own.len()].copy_from_slice(own);
-                let since = Instant::now();
-                for (rank, theirs) in all.chunks_mut(own.len()).enumerate().skip(1) {
-                    let mut told = false;
-                    while process(&world, rank).immediate_probe().is_none() {
-                        if since.elapsed() < Duration::from_millis(1) {
-                            thread::yield_now();
-                        } else {
-                            thread::sleep(Duration::from_micros(50));
-                        }
-                        if since.elapsed() > PATIENCE && !told {
-                            note(format_args!("waiting for process {rank}"));
-                            told = true;
-                        }
-                    }
-                    process(&world, rank).receive_into(theirs);
-                }
-            }
-            process(&world, 0).broadcast_into(&mut all[..]);
-            Ok(all)
+        for list in ["", "WORLD_SIZE=1 RANK=0 LOCAL_RANK=0", "PMI_SIZE=x"] {
+            assert_eq!(launched(of(list)), None);
         }
     }
 
-    /// See [`among`](super::among).
-    pub fn among(
-        launched: Option<(&str, usize)>,
-        work: impl FnOnce(Arc<dyn Collective>) -> Result<ExitCode>,
-    ) -> Result<ExitCode> {
-        // One thread of the pool makes all calls after the first.
-        let Some((universe, Threading::Serialized | Threading::Multiple)) =
-            mpi::initialize_with_threading(Threading::Serialized)
-        else {
-            return Err(Error::new("the MPI library does not support calls from the threads of a pool"));
-        };
-        let world = SimpleCommunicator::world();
-        let (rank, size) = (world.rank() as usize, world.size() as usize);
-        if let Some((name, expected)) = launched.filter(|&(_, expected)| expected != size) {
-            return Err(Error::usage(format!(
-                "{name} = {expected}, but MPI knows {size} processes: start the program by the mpirun of the MPI library that it \
-                 was built with"
-            )));
+    #[test]
+    fn where_processes_meet() {
+        assert_eq!(address(of("MASTER_ADDR=node-1 MASTER_PORT=29500")).as_deref(), Ok("node-1:29501"));
+        for list in
+            ["", "MASTER_ADDR=a", "MASTER_PORT=1", "MASTER_ADDR=a MASTER_PORT=65535", "MASTER_ADDR= MASTER_PORT=1"]
+        {
+            assert!(address(of(list)).unwrap_err().to_string().contains("MASTER_ADDR and MASTER_PORT + 1"), "{list}");
         }
-        if size == 1 {
-            return work(Arc::new(Alone));
-        }
-        // Ending MPI in an orderly way waits for processes that wait for this one.
-        let usual = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            usual(panic);
-            SimpleCommunicator::world().abort(101);
-        }));
-        if rank > 0 {
-            be_quiet();
-        }
-        let done = work(Arc::new(Mpi { rank, size }));
-        if let Err(error) = &done {
-            if rank > 0 {
-                thread::sleep(FIRST);
-                eprintln!("error: process {rank}: {error}");
-            } else {
-                note(format_args!("error: {error}"));
-            }
-            world.abort(if error.kind == ErrorKind::Usage { 2 } else { 1 });
-        }
-        drop(universe);
-        done
     }
 }

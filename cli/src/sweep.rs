@@ -51,7 +51,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    processes::among(|ranks| all(args, place, ranks))
+    processes::among(place.device, |ranks| all(args, place, ranks))
 }
 
 fn all(args: &Args, place: &Place, ranks: Arc<dyn Collective>) -> Result<ExitCode> {

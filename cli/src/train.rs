@@ -51,7 +51,7 @@ fn resume_help() -> String {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    ranks::among(|ranks| match &args.resume {
+    ranks::among(place.device, |ranks| match &args.resume {
         Some(path) => resume(args, path, place, ranks),
         None => begin(args, place, ranks),
     })

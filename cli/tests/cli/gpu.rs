@@ -5,6 +5,8 @@
 mod build;
 
 use super::*;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::OnceLock;
 
@@ -20,11 +22,17 @@ fn stand_ins() -> &'static Path {
 
 /// Runs the program with the simulated libraries, configured by `variables`.
 fn run(lab: &Lab, line: &str, variables: &[(&str, &str)]) -> Said {
-    let args: Vec<&str> = line.split_whitespace().collect();
-    let mut command = lab.command(&args);
+    begin(lab, line, variables)()
+}
+
+/// As [`run`], but returns at once a function that waits for the end.
+fn begin(lab: &Lab, line: &str, variables: &[(&str, &str)]) -> impl FnOnce() -> Said + use<> {
+    let args: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+    let mut command = lab.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
     command.env("LD_LIBRARY_PATH", stand_ins().join("driver")).env("LTM_CUDA_LIBRARIES", stand_ins().join("toolkit"));
-    command.env("LTM_CUDA_CACHE", "").env_remove("RUST_BACKTRACE");
-    Said::of(command.envs(variables.iter().copied()).output().unwrap(), &args)
+    command.env("LTM_CUDA_CACHE", "").env_remove("RUST_BACKTRACE").envs(variables.iter().copied());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    move || Said::of(child.wait_with_output().unwrap(), &args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A command line that trains in the folder `out`.
@@ -159,6 +167,56 @@ fn kernels_are_compiled_into_a_file() {
         "on Fake GPU; note: without cuBLASLt, matrix products use this program's slow kernel | garbage holds no \
                libcublasLt.so",
     );
+}
+
+/// Processes that a launcher started, each with a GPU. One of them reports an error, for all.
+#[test]
+fn processes_that_do_not_train_together() {
+    let lab = Lab::new();
+    let line = |settings: &str| format!("--device cuda {}", train("run", settings));
+    let number = |rank| [ANY, ("WORLD_SIZE", "2"), ("RANK", rank), ("LOCAL_RANK", rank)];
+    run(&lab, &line(""), &number("2"))
+        .fails(2, &["a process among several must know its number; set WORLD_SIZE, RANK"]);
+    run(&lab, &line(""), &number("0"))
+        .fails(2, &["several processes meet at MASTER_ADDR and MASTER_PORT + 1: set them"]);
+    // Where process 0 will listen.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let before = (port - 1).to_string();
+    let process = |rank, settings: &str| {
+        let place = [("MASTER_ADDR", "localhost"), ("MASTER_PORT", before.as_str()), ("FAKE_GPUS", "2")];
+        begin(&lab, &line(settings), &[&number(rank)[..], &place].concat())
+    };
+
+    let other = process("1", "train.seed=1");
+    let first = process("0", "")();
+    first.fails(2, &["process 1 differs from process 0 in its settings"]);
+    let other = other();
+    assert_eq!((other.code, other.err.as_str()), (Some(2), ""), "{}", other.context());
+
+    let batch = "train.batch=1 train.micro=1";
+    let (first, other) = (process("0", batch), process("1", batch));
+    first().fails(2, &["2 processes cannot share train.batch = 1 in 1 parts of train.micro = 1: use 1"]);
+    assert_eq!(other().err, "");
+
+    // A process that is killed: the system closes its connection.
+    let first = process("0", "");
+    let mut killed = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) if stream.local_addr().unwrap() != stream.peer_addr().unwrap() => break stream,
+            _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    };
+    killed.write_all(b"together\x02\0\0\0\x01\0\0\0").unwrap();
+    drop(killed);
+    first().fails(1, &["error: process 1 is gone"]);
+    assert!(!lab.path("run").exists());
+
+    // With `auto` a program without MPI refuses, as on a machine without a GPU.
+    let auto = run(&lab, &format!("--device auto {}", train("run", "")), &number("0"));
+    #[cfg(not(feature = "mpi"))]
+    auto.fails(2, &["WORLD_SIZE = 2, but this program trains as one process", "--device cuda"]);
+    #[cfg(feature = "mpi")]
+    auto.fails(2, &["WORLD_SIZE = 2, but MPI knows 1 processes"]);
 }
 
 /// Two GPU libraries of one name are an error that names both.
