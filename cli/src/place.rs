@@ -64,7 +64,7 @@ impl Place {
 
     fn announced(&self, trains: bool) -> Result<Device> {
         let (mut device, mut why) = self.try_open(&Settings::from_env())?;
-        if trains && self.device == Choice::Auto && matches!(device, Device::Cuda(_)) && ranks::gpu().is_some() {
+        if self.device == Choice::Auto && matches!(device, Device::Cuda(_)) && ranks::gpu().is_some() {
             why = Some(Error::device("several processes have a GPU each only with --device cuda"));
             device = Device::CPU;
         }

@@ -49,7 +49,7 @@ pub fn among(device: Choice, work: impl FnOnce(Arc<dyn Collective>) -> Result<Ex
     return mpi::among((name, size), work);
     #[cfg(not(feature = "mpi"))]
     Err(Error::usage(format!(
-        "{name} = {size}, but this program trains as one process on the CPU: build it with `cargo build --release --workspace \
+        "{name} = {size}, but this program works as one process on the CPU: build it with `cargo build --release --workspace \
          --features cli/mpi`, or give each process a GPU with --device cuda"
     )))
 }

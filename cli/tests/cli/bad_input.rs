@@ -11,7 +11,7 @@ fn a_program_without_mpi_does_not_train_under_a_launcher() {
     for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE"] {
         let args = ["train", "--out", "run"];
         let said = Said::of(lab.command(&args).env(name, "4").output().unwrap(), &args);
-        said.fails(2, &[&format!("{name} = 4, but this program trains as one process"), "--features cli/mpi"]);
+        said.fails(2, &[&format!("{name} = 4, but this program works as one process"), "--features cli/mpi"]);
     }
     assert!(!lab.path("run").exists());
 }

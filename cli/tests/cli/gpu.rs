@@ -214,7 +214,7 @@ fn processes_that_do_not_train_together() {
     // With `auto` a program without MPI refuses, as on a machine without a GPU.
     let auto = run(&lab, &format!("--device auto {}", train("run", "")), &number("0"));
     #[cfg(not(feature = "mpi"))]
-    auto.fails(2, &["WORLD_SIZE = 2, but this program trains as one process", "--device cuda"]);
+    auto.fails(2, &["WORLD_SIZE = 2, but this program works as one process", "--device cuda"]);
     #[cfg(feature = "mpi")]
     auto.fails(2, &["WORLD_SIZE = 2, but MPI knows 1 processes"]);
 }

@@ -36,15 +36,10 @@ impl Loaded {
     /// Shares the evaluation with the processes that have the same model and the same `facts`: names and texts.
     ///
     /// # Errors
-    /// A usage error that names the first process which differs from process 0, and in what; or if there are several and they use
-    /// GPUs.
+    /// A usage error that names the first process which differs from process 0, and in what.
     pub fn among(self, ranks: Arc<dyn Collective>, facts: &[(&'static str, String)]) -> Result<Self> {
-        let (size, device) = (ranks.size(), &self.store.device);
-        if size > 1 && matches!(device, Device::Cuda(_)) {
-            return Err(Error::usage(format!("{size} processes cannot evaluate on GPUs yet: use --device cpu")));
-        }
         let facts = [&[("weights", self.weights.clone())], facts].concat();
-        follower::agree(&*ranks, &self.config, device, &facts)?;
+        follower::agree(&*ranks, &self.config, &self.store.device, &facts)?;
         Ok(Self { ranks, ..self })
     }
 }
