@@ -59,6 +59,33 @@ pub struct Usage {
     total_tokens: usize,
 }
 
+/// Counts the characters of a text that comes in bytes, as it is shown: wrong bytes stand for one each, as [`String::from_utf8_lossy`] has
+/// it.
+#[derive(Clone, Debug, Default)]
+struct Characters {
+    count: usize,
+    /// The beginning of a character.
+    pending: Vec<u8>,
+}
+
+impl Characters {
+    fn push(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+        while !self.pending.is_empty() {
+            let (valid, wrong) = match str::from_utf8(&self.pending) {
+                Ok(_) => (self.pending.len(), Some(0)),
+                Err(error) => (error.valid_up_to(), error.error_len()),
+            };
+            self.count +=
+                String::from_utf8_lossy(&self.pending[..valid]).chars().count() + usize::from(wrong > Some(0));
+            self.pending.drain(..valid + wrong.unwrap_or(0));
+            if wrong.is_none() {
+                return;
+            }
+        }
+    }
+}
+
 /// A response, or a chunk of one.
 #[derive(Debug, Serialize)]
 pub struct Response<'a> {
@@ -83,7 +110,7 @@ pub struct Answer {
     fingerprint: String,
     drawn: usize,
     /// Characters and tokens of every choice so far, without the prompt.
-    offsets: Vec<[usize; 2]>,
+    offsets: Vec<(Characters, usize)>,
 }
 
 impl Answer {
@@ -92,7 +119,8 @@ impl Answer {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let behind_contexts = ask.prompts.iter().any(|prompt| prompt.context.is_some());
         let scoring = if behind_contexts { facts.scoring.behind_contexts() } else { facts.scoring.clone() };
-        let (fingerprint, offsets) = (scoring.fingerprint(), vec![[0; 2]; ask.prompts.len() * ask.n]);
+        let (fingerprint, offsets) =
+            (scoring.fingerprint(), vec![(Characters::default(), 0); ask.prompts.len() * ask.n]);
         Self { ask, facts, id, created, scoring, fingerprint, drawn: 0, offsets }
     }
 
@@ -111,12 +139,12 @@ impl Answer {
         let prompt = &self.ask.prompts[index / self.ask.n];
         let mut logprobs = self.ask.logprobs.map(|_| Logprobs::default());
         if let Some(all) = &mut logprobs {
-            let mut offset = 0;
+            let mut before = Characters::default();
             for (place, &token) in prompt.tokens.iter().enumerate().skip(prompt.added) {
                 // Clients expect nothing of the first token.
                 let scored = if place == prompt.added { None } else { places.get(place - 1) };
-                self.push(all, token, scored, offset);
-                offset += self.length(token);
+                self.push(all, token, scored, before.count);
+                before.push(self.bytes(token));
             }
         }
         let blocks = fits.iter().map(|Fitted { places, kl }| {
@@ -134,10 +162,8 @@ impl Answer {
         all.text_offset.push(offset);
     }
 
-    /// The characters that begin in a token.
-    fn length(&self, token: u16) -> usize {
-        let bytes = self.facts.tokenizer.token_bytes(token).unwrap_or_default();
-        bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count()
+    fn bytes(&self, token: u16) -> &[u8] {
+        self.facts.tokenizer.token_bytes(token).unwrap_or_default()
     }
 
     /// The pieces that an event brings.
@@ -153,17 +179,19 @@ impl Answer {
                 let before = if self.ask.echo { prompt.text.chars().count() } else { 0 };
                 let logprobs = scored.map(|scored| {
                     let mut all = Logprobs::default();
-                    self.push(&mut all, token, Some(&scored), before + self.offsets[choice][0]);
+                    self.push(&mut all, token, Some(&scored), before + self.offsets[choice].0.count);
                     all
                 });
-                let [characters, tokens] = self.offsets[choice];
-                self.offsets[choice] = [characters + self.length(token), tokens + 1];
+                let bytes = self.facts.tokenizer.token_bytes(token).unwrap_or_default();
+                let (characters, tokens) = &mut self.offsets[choice];
+                characters.push(bytes);
+                *tokens += 1;
                 vec![Choice { index: choice, text, logprobs, ..Choice::default() }]
             }
             Event::End { choice, text, finish, kl } => {
                 let prompt = &self.ask.prompts[choice / self.ask.n];
                 let begin = if self.ask.echo { prompt.own() } else { 0 };
-                let latents = Latents { begin, end: begin + self.offsets[choice][1], kl };
+                let latents = Latents { begin, end: begin + self.offsets[choice].1, kl };
                 let is_shown = self.ask.logprobs.is_some() && !latents.kl.is_empty();
                 let reason = match finish {
                     Finish::Stop => "stop",
@@ -204,5 +232,26 @@ impl Answer {
             choices[piece.index].join(piece);
         }
         choices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Characters;
+
+    #[test]
+    fn characters_are_counted_as_they_are_shown() {
+        // A wrong byte, one of four, a character in three parts, and one that breaks off.
+        let tokens: [&[u8]; 9] =
+            [b"a", &[0xFF], &[0xF0, 0x9D], "\u{e9}".as_bytes(), &[0xE2], &[0x86], &[0x92], b"z", &[0xC3]];
+        let (mut characters, mut text) = (Characters::default(), Vec::new());
+        let counts = tokens.map(|token| {
+            text.extend_from_slice(token);
+            characters.push(token);
+            characters.count
+        });
+        assert_eq!(counts, [1, 2, 2, 4, 4, 4, 5, 6, 6]);
+        // The last one is a character, too, once the text has ended.
+        assert_eq!(String::from_utf8_lossy(&text).chars().count(), 7);
     }
 }

@@ -23,8 +23,10 @@ pub struct Latent {
     pub fast_steps: usize,
     /// Draws S of the latents.
     pub draws: usize,
-    /// Where texts are cut into blocks.
+    /// Behind which tokens texts are cut into blocks, those put before a text included.
     pub cuts: String,
+    /// Whose latents predict the tokens that are drawn.
+    pub drawn: &'static str,
 }
 
 impl Scoring {
@@ -38,7 +40,7 @@ impl Scoring {
     /// The same on one line.
     pub fn fingerprint(&self) -> String {
         match &self.latent {
-            Some(Latent { fast_steps, draws, cuts }) => {
+            Some(Latent { fast_steps, draws, cuts, .. }) => {
                 format!("{} T={fast_steps} S={draws} cuts={cuts}", self.protocol)
             }
             None => self.protocol.into(),
@@ -95,7 +97,7 @@ impl Facts {
         };
         let early: String = EARLY.into_iter().filter(|&cut| cut < refit).map(|cut| format!("{cut},")).collect();
         let cuts = format!("{early}{refit} and every {refit}");
-        let latent = Latent { fast_steps: config.fast.steps, draws, cuts };
+        let latent = Latent { fast_steps: config.fast.steps, draws, cuts, drawn: "one draw, inferred from the prompt" };
         let scoring = Scoring { protocol, latent: kind.infers().then_some(latent) };
         Ok(Self {
             name,
@@ -109,9 +111,9 @@ impl Facts {
         })
     }
 
-    /// The end token and the first token of every text, with the texts that stand for them.
+    /// The end token and the begin token, with the texts that stand for them. `ltm eval` has the begin token before a text, too.
     pub fn specials(&self) -> [(u16, String); 2] {
-        [self.tokenizer.end(), self.front[0]].map(|token| (token, self.shown(token)))
+        [self.tokenizer.end(), self.tokenizer.begin()].map(|token| (token, self.shown(token)))
     }
 
     /// A token as text: a token that is part of a character as its bytes, so that no two have the same text.

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -34,6 +34,10 @@ const BODY: usize = 1 << 20;
 const READ: Duration = Duration::from_secs(30);
 /// The time that requests have to end when the server is asked to.
 const GRACE: Duration = Duration::from_secs(10);
+/// The time after it, for answers that are read slowly.
+const READING: Duration = Duration::from_secs(3);
+/// Connections beside those whose requests run or wait: to hear that the queue is full, and for health and metrics.
+const BESIDE: usize = 64;
 
 /// What handlers share.
 pub struct App {
@@ -79,6 +83,7 @@ const PATHS: [&str; 9] = [
 
 /// Serves until the process is asked to end, and then until the requests under way have ended.
 pub async fn serve(listener: TcpListener, app: App, closing: Arc<AtomicBool>) -> std::io::Result<()> {
+    let connections = app.limits.queue + BESIDE;
     let app = Arc::new(app);
     // Also below a path of each model, for clients that ask for tokens without the model's name.
     let of_model = || {
@@ -100,7 +105,8 @@ pub async fn serve(listener: TcpListener, app: App, closing: Arc<AtomicBool>) ->
         })
         .layer(from_fn_with_state(app.clone(), guard))
         .with_state(app);
-    listener::serve(tokio::net::TcpListener::from_std(listener)?, router, asked_to_end(closing)).await
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    listener::serve(listener, router, connections, asked_to_end(closing), GRACE + READING).await
 }
 
 /// Waits for the first signal. A second one ends the process, and after a time all work is given up.
@@ -166,11 +172,13 @@ fn admitted(app: &App, headers: &HeaderMap, path: &str) -> Result<(), Fault> {
 
 fn is_local(host: &HeaderValue) -> bool {
     let host = host.to_str().unwrap_or_default();
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
-        None => host.split(':').next(),
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or_default(),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let name = name.unwrap_or_default();
+    if !(port.is_empty() || port.starts_with(':')) {
+        return false;
+    }
     name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
@@ -192,9 +200,13 @@ type Of = Option<Path<String>>;
 
 /// The fields of the body, if it is not too large.
 async fn fields(of: Of, request: Request) -> Result<Fields, Fault> {
-    let large = |_| Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body must be at most {BODY} bytes"));
+    let large = || Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body must be at most {BODY} bytes"));
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: usize| length > BODY) {
+        return Err(large());
+    }
     let late = |_| Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body must come within {} s", READ.as_secs()));
-    let body = timeout(READ, to_bytes(request.into_body(), BODY)).await.map_err(late)?.map_err(large)?;
+    let body = timeout(READ, to_bytes(request.into_body(), BODY)).await.map_err(late)?.map_err(|_| large())?;
     Fields::read(&body, of.map(|Path(name)| name))
 }
 
@@ -216,7 +228,11 @@ async fn page() -> Answered {
     response
 }
 
-async fn models(State(app): State<Arc<App>>) -> Answered {
+async fn models(State(app): State<Arc<App>>, of: Of) -> Answered {
+    let of = of.map(|Path(name)| name);
+    if let Err(fault) = Fields::none(of.clone()).model(&app.models) {
+        return fault.response();
+    }
     let model = |facts: &Arc<Facts>| {
         json!({
             "id": facts.name, "object": "model", "created": 0, "owned_by": "ltm", "kind": facts.kind,
@@ -224,7 +240,8 @@ async fn models(State(app): State<Arc<App>>) -> Answered {
             "latents": facts.latents,
         })
     };
-    let models: Vec<_> = app.models.iter().map(model).collect();
+    let is_asked = |facts: &&Arc<Facts>| of.as_ref().is_none_or(|of| *of == facts.name);
+    let models: Vec<_> = app.models.iter().filter(is_asked).map(model).collect();
     reply(StatusCode::OK, &json!({"object": "list", "data": models}))
 }
 
@@ -282,10 +299,9 @@ async fn detokenize(State(app): State<Arc<App>>, of: Of, request: Request) -> An
     answered(text.await)
 }
 
-/// Keeps a request's place in the queue, and tells the worker when the client has gone.
+/// Tells the worker when the client has gone.
 struct Place {
     gone: Arc<AtomicBool>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
@@ -313,10 +329,10 @@ async fn completions(State(app): State<Arc<App>>, of: Of, request: Request) -> A
 fn enqueue(app: &App, ask: &Arc<Completion>) -> Result<Begun, Fault> {
     let full = |_| Fault::new(StatusCode::SERVICE_UNAVAILABLE, "the queue is full: try again later");
     let permit = app.places.clone().try_acquire_owned().map_err(full)?;
-    let place = Place { gone: Arc::default(), _permit: permit };
+    let place = Place { gone: Arc::default() };
     let (answer, events) = unbounded_channel();
     let deadline = Instant::now() + app.limits.time;
-    let job = Job { ask: ask.clone(), gone: place.gone.clone(), deadline, answer };
+    let job = Job { ask: ask.clone(), gone: place.gone.clone(), deadline, answer, _place: permit };
     let tokens: usize = ask.prompts.iter().map(|prompt| prompt.own()).sum();
     app.metrics.tokens_in.fetch_add(tokens as u64, Relaxed);
     app.jobs.send(job).map_err(|_| Fault::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"))?;

@@ -1,4 +1,4 @@
-//! Connections: at most so many at once, and none that keeps its place without a request.
+//! Connections: at most so many at once, none that keeps its place without a request, and none that keeps the server from its end.
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -11,16 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
-/// Most connections; others wait.
-const MOST: usize = 256;
 /// The time for the head of a request, also between two requests of a connection.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// Serves connections until `end`, and then until the requests under way have ended.
-pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Output = ()>) -> io::Result<()> {
-    let (free, open) = (Arc::new(Semaphore::new(MOST)), GracefulShutdown::new());
+/// Serves at most `most` connections at once, others wait, until `end`. Requests under way then have `grace` to end.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    most: usize,
+    end: impl Future<Output = ()>,
+    grace: Duration,
+) -> io::Result<()> {
+    let (free, open, mut connections) = (Arc::new(Semaphore::new(most)), GracefulShutdown::new(), JoinSet::new());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     let mut end = pin!(end);
@@ -31,6 +36,7 @@ pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Outpu
         };
         let (place, connected) = tokio::select! {
             connected = connect => connected,
+            Some(_) = connections.join_next() => continue,
             () = &mut end => break,
         };
         let Ok((stream, _)) = connected else {
@@ -42,13 +48,15 @@ pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Outpu
         _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
         let connection = open.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
+        connections.spawn(async move {
             // An error is the client's: it has gone, or does not speak HTTP.
             _ = connection.await;
             drop(place);
         });
     }
     drop(listener);
-    open.shutdown().await;
+    // A client that does not read its answer would keep its connection open.
+    _ = timeout(grace, open.shutdown()).await;
+    connections.shutdown().await;
     Ok(())
 }

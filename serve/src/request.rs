@@ -233,18 +233,28 @@ impl Completion {
 
 /// Refuses what would change the text and is not done.
 fn refuse_others(fields: &Fields) -> Result<(), Fault> {
-    let zero = ["presence_penalty", "frequency_penalty", "min_p", "typical_p", "mirostat", "dry_multiplier"];
-    let one = ["repetition_penalty", "repeat_penalty", "best_of"];
+    let zero = [
+        "presence_penalty",
+        "frequency_penalty",
+        "min_p",
+        "min_tokens",
+        "mirostat",
+        "dry_multiplier",
+        "xtc_probability",
+    ];
+    let one = ["repetition_penalty", "repeat_penalty", "best_of", "typical_p", "tfs_z"];
     let usual = zero.into_iter().map(|name| (name, 0.0)).chain(one.into_iter().map(|name| (name, 1.0)));
     for (name, usual) in usual {
         if fields.get::<f64>(name, "a number")?.is_some_and(|x| x != usual) {
             return Err(Fault::of(name, format!("{name} is not supported: leave it out, or set it to {usual}")));
         }
     }
-    for name in ["logit_bias", "grammar", "json_schema", "guided_json", "guided_regex", "guided_choice"] {
+    let guides = ["grammar", "json_schema", "guided_json", "guided_regex", "guided_choice", "guided_grammar"];
+    for name in guides.into_iter().chain(["logit_bias", "stop_token_ids", "ignore_eos", "response_format"]) {
         match fields.all.get(name) {
-            None | Some(Value::Null) => {}
+            None | Some(Value::Null | Value::Bool(false)) => {}
             Some(Value::Object(object)) if object.is_empty() => {}
+            Some(Value::Array(array)) if array.is_empty() => {}
             Some(_) => return Err(Fault::of(name, format!("{name} is not supported: leave it out"))),
         }
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// The log-probability of a token, and the likeliest tokens with theirs.
@@ -81,6 +82,8 @@ pub struct Job {
     pub deadline: Instant,
     /// Where the answer goes. It holds no more events than the request has tokens, and sending never waits.
     pub answer: UnboundedSender<std::result::Result<Event, Fault>>,
+    /// Its place in the queue, which is free again when the work is done, whoever reads the answer.
+    pub _place: OwnedSemaphorePermit,
 }
 
 /// A job under way.
@@ -267,7 +270,9 @@ fn over(job: &Job, closing: bool) -> std::result::Result<(), Fault> {
     match () {
         () if job.gone.load(Relaxed) => unavailable("the client has gone"),
         () if closing => unavailable("the server is stopping"),
-        () if Instant::now() > job.deadline => unavailable("the request took longer than the server's limit"),
+        () if Instant::now() > job.deadline => {
+            Err(Fault::new(StatusCode::GATEWAY_TIMEOUT, "the request took longer than the server's limit"))
+        }
         () => Ok(()),
     }
 }

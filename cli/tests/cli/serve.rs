@@ -263,7 +263,7 @@ fn tells_about_itself(server: &Served) {
     let models = server.get("/v1/models").json();
     let models = models["data"].as_array().unwrap();
     assert_eq!(models.iter().map(|model| text(&model["id"])).collect::<Vec<_>>(), ["run", "ar", "mdlm", "gpt2"]);
-    let scoring = json!({"protocol": "prefix", "fast_steps": 2, "draws": 16, "cuts": "8,16,32,64 and every 64"});
+    let scoring = json!({"protocol": "prefix", "fast_steps": 2, "draws": 16, "cuts": "8,16,32,64 and every 64", "drawn": "one draw, inferred from the prompt"});
     assert_eq!(models[0]["ltm"], scoring);
     assert_eq!(server.get("/health").status, 200);
 
@@ -275,8 +275,10 @@ fn tells_about_itself(server: &Served) {
     assert_eq!(server.post("/run/ar/v1/completions", &json!({"max_tokens": 1})).json()["model"], "ar");
     server.post("/run/ar/v1/completions", &json!({"model": "run"})).fails(400, "this is the path of \"ar\"");
     server.get("/run/no/tokenizer_info").fails(404, "no model \"no\"");
+    server.get("/run/no/v1/models").fails(404, "no model \"no\"");
+    assert_eq!(server.get("/run/ar/v1/models").json()["data"].as_array().unwrap().len(), 1);
     let info = server.get("/tokenizer_info").json();
-    assert_eq!((tokens(&info["bos_token"]), tokens(&info["eos_token"])), (json!([10]), json!([257])));
+    assert_eq!((tokens(&info["bos_token"]), tokens(&info["eos_token"])), (json!([256]), json!([257])));
     let metrics = server.get("/metrics").body;
     for line in [r#"ltm_requests_total{path="/v1/completions",status="413"} 1"#, "ltm_queue 0"] {
         assert!(metrics.lines().any(|found| found == line), "{metrics}");
@@ -341,5 +343,5 @@ fn other_machines_need_a_key() {
     assert_eq!(server.get("/health").status, 200);
     let long = json!({"max_tokens": 1_000_000, "temperature": 0}).to_string();
     let late = server.ask("POST", "/v1/completions", "Authorization: Bearer secret\r\n", &long);
-    late.fails(503, "longer than the server's limit");
+    late.fails(504, "longer than the server's limit");
 }

@@ -6,7 +6,7 @@ use crate::diffusion::Lengths;
 use crate::model::Params;
 use crate::safetensors::SafeTensors;
 use autograd::Store;
-use engine::{Alone, Collective, DType, Device, Error, Result};
+use engine::{Alone, Collective, DType, Device, Result};
 use std::sync::Arc;
 
 /// A trained decoder, ready for evaluation or generation.
