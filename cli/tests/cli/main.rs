@@ -8,6 +8,7 @@ mod crash;
 mod gpu;
 mod import;
 mod jobs;
+mod masked;
 mod reasoning;
 mod replay;
 mod report;

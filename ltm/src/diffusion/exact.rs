@@ -1,5 +1,5 @@
 use super::rows::{Row, score};
-use super::{Network, Text};
+use super::{Cost, Network, Schedule, Text};
 use engine::{Error, Result};
 
 /// The longest text, in maskable positions, whose masks are enumerated: n positions have 2^n.
@@ -21,12 +21,7 @@ impl Exact {
     /// # Errors
     /// If the text has more than [`MOST_EXACT`] maskable positions, and those of the network.
     pub fn of(network: &mut dyn Network, text: &Text) -> Result<Self> {
-        let n = text.maskable().len();
-        if n > MOST_EXACT {
-            return Err(Error::usage(format!(
-                "{n} tokens to score, must be at most {MOST_EXACT} to enumerate all masks"
-            )));
-        }
+        let n = enumerable(text)?;
         let all = (1usize << n) - 1;
         let has = |set: usize, i: usize| set >> i & 1 == 1;
         // The −log p of position i given the set of known ones.
@@ -49,4 +44,35 @@ impl Exact {
         }
         Ok(Self { nelbo: nelbo[all], nll: -p[all].ln() })
     }
+}
+
+/// The NELBO of a text under any network by a cost, in nats: the integral over t by the midpoint rule at `nodes` times, at each the
+/// mean over all sets of masks.
+///
+/// # Errors
+/// If the text has more than [`MOST_EXACT`] maskable positions, and those of the network.
+pub fn integral(network: &mut dyn Network, text: &Text, schedule: Schedule, cost: Cost, nodes: u32) -> Result<f64> {
+    let n = enumerable(text)?;
+    let rows = (0..nodes).flat_map(|node| {
+        let t = (f64::from(node) + 0.5) / f64::from(nodes);
+        (1usize..1 << n).map(move |set| {
+            let masked: Vec<_> =
+                text.maskable().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, at)| at).collect();
+            let a = schedule.masked(t);
+            let chance = a.powi(masked.len() as i32) * (1.0 - a).powi((n - masked.len()) as i32);
+            (schedule.weight(t) * chance / f64::from(nodes), Row { text, scored: masked.len(), masked, t })
+        })
+    });
+    let mut nats = 0.0;
+    score(network, rows, |weight, costs| nats += weight * costs.iter().map(|&token| cost.of(token)).sum::<f64>())?;
+    Ok(nats)
+}
+
+/// The number of maskable positions, if all their masks can be enumerated.
+fn enumerable(text: &Text) -> Result<usize> {
+    let n = text.maskable().len();
+    if n > MOST_EXACT {
+        return Err(Error::usage(format!("{n} tokens to score, must be at most {MOST_EXACT} to enumerate all masks")));
+    }
+    Ok(n)
 }

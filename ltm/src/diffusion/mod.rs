@@ -27,7 +27,7 @@ mod tests;
 mod text;
 
 pub use estimate::{Estimate, Estimator, MOST_ORDERED, Value};
-pub use exact::{Exact, MOST_EXACT};
+pub use exact::{Exact, MOST_EXACT, integral};
 pub use fill::{fill, write};
 pub use lengths::{COUNTED, Lengths};
 pub use masks::{MaskedBatch, Masker};
