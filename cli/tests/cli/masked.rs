@@ -32,3 +32,30 @@ fn an_audit_says_what_is_a_bound_and_checks_the_estimate() {
         lab.ltm(&format!("{audit} --against {kind}")).fails(2, &["has no ledger", "--against"]);
     }
 }
+
+/// A file whose tensors have other shapes, or names that change places, is refused before it can judge the build.
+#[test]
+fn golden_numbers_of_other_shapes_are_refused() {
+    let lab = Lab::new();
+    let golden =
+        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/diffusion_tiny.safetensors")).unwrap();
+    let data = 8 + u64::from_le_bytes(golden[..8].try_into().unwrap()) as usize;
+    let header = json(&golden[8..data]);
+    let refused = |change: &dyn Fn(&mut serde_json::Value), error: &str| {
+        let mut header = header.clone();
+        change(&mut header);
+        let header = header.to_string();
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &golden[data..]].concat();
+        lab.write("golden.safetensors", bytes);
+        lab.ltm("verify --golden golden.safetensors").fails(1, &["golden.safetensors: tensor", error]);
+    };
+    for (name, shape) in [("lengths", [2, 2]), ("sigma.tau", [1, 4]), ("mdlm.masked", [2, 24])] {
+        let error = format!("\"{name}\" has shape {shape:?}, expected");
+        refused(&|header| header[name]["shape"] = shape.as_slice().into(), &error);
+    }
+    let swap = |header: &mut serde_json::Value| {
+        let nats = header["mdlm.nats"].take();
+        header["mdlm.nats"] = std::mem::replace(&mut header["mdlm.positions"], nats);
+    };
+    refused(&swap, "\"mdlm.positions\" has 4 numbers, expected 48");
+}

@@ -2,7 +2,6 @@
 
 use super::golden::Comparison;
 use autograd::{Plan, Request, Store};
-use engine::eager::relative_error;
 use engine::{DType, Device, Error, Result};
 use kernels::cross_entropy::LmHead;
 use ltm::config::{Config, ModelConfig, ModelKind, Work};
@@ -40,6 +39,12 @@ pub fn compare(file: &SafeTensors, dtype: DType, device: &Device) -> Result<Vec<
     told.load(&mut store, file, "w.")?;
     let of_time = |name: &str| name.starts_with("time_embedding.") || name.contains("modulation.");
     let free = told.with_ids(told.iter().map(|p| (!of_time(&p.name)).then_some(p.id)));
+    for name in ["tokens", "maskable", "mdlm.masked", "sedd.masked", "md4.masked"] {
+        file.expect_shape(name, &[batch, seq])?;
+    }
+    for name in ["lengths", "times", "sigma.tau", "t.tau"] {
+        file.expect_shape(name, &[batch])?;
+    }
     let mut golden = Golden { file, model, store, stored, results: Vec::new() };
     golden.method("free", "mdlm", LmHead::CrossEntropy, &free, None)?;
     golden.method("sigma", "sedd", LmHead::ScoreEntropy, &told, Some(time))?;
@@ -58,8 +63,7 @@ struct Golden<'a> {
 
 impl Golden<'_> {
     fn compare(&mut self, name: &str, ours: &[f64]) -> Result<()> {
-        let error = relative_error(ours, &self.file.get_f64(name)?);
-        self.results.push(Comparison { name: name.into(), error, fitted: false });
+        self.results.push(Comparison::of(self.file, name, ours)?);
         Ok(())
     }
 
@@ -72,7 +76,6 @@ impl Golden<'_> {
         let maskable: i32 = ints("maskable")?.iter().sum();
         let times = self.file.get_f64("times")?;
         let taus = if told { self.file.get_f64(&format!("{network}.tau"))? } else { vec![0.0; times.len()] };
-        self.file.expect_shape("tokens", &[times.len(), n])?;
         let text = |(b, &length): (usize, &i32)| {
             let row = b * n..b * n + (length as usize).min(n);
             let own = || tokens[row.clone()].iter().zip(&masked[row.clone()]);

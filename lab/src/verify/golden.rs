@@ -30,6 +30,19 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// Our numbers beside those of the file.
+    ///
+    /// # Errors
+    /// If the file lacks them or has another number of them.
+    pub(super) fn of(file: &SafeTensors, name: &str, ours: &[f64]) -> Result<Self> {
+        let golden = file.get_f64(name)?;
+        if golden.len() != ours.len() {
+            let (found, expected) = (golden.len(), ours.len());
+            return Err(Error::new(format!("tensor {name:?} has {found} numbers, expected {expected}")));
+        }
+        Ok(Self { name: name.into(), error: relative_error(ours, &golden), fitted: false })
+    }
+
     /// Whether the error is acceptable in `dtype`.
     pub fn is_good(&self, dtype: DType) -> bool {
         self.error <= if self.fitted && dtype == DType::Bf16 { FITTED_IN_BF16 } else { tolerance(dtype) }
@@ -146,8 +159,7 @@ impl<'a> Golden<'a> {
     }
 
     fn compare(&mut self, name: &str, ours: &[f64]) -> Result<()> {
-        let error = relative_error(ours, &self.file.get_f64(name)?);
-        self.results.push(Comparison { name: name.into(), error, fitted: false });
+        self.results.push(Comparison::of(self.file, name, ours)?);
         Ok(())
     }
 
