@@ -184,8 +184,9 @@ fn protocols(judged: &mut Judged) -> Result<String> {
     let source = stories(&model.config, REPORT_SEED, STORIES)?;
     let protocols = vec![Protocol::Prefix, Protocol::Fixed];
     let options = Options { protocols, steps: STEPS, samples: DRAWS, limit: None };
+    let kind = model.config.model.kind;
     // The ledger has fitted the same stories by the same draws.
-    let mut rows = vec![Row::of(Protocol::Elbo, &ledger.scores), Row::of(Protocol::Iwae, &ledger.iwae)];
+    let mut rows = vec![Row::of(Protocol::Elbo, kind, &ledger.scores), Row::of(Protocol::Iwae, kind, &ledger.iwae)];
     rows.extend(behind_bar(BAR, |show| evaluate(model, &source, &options, show))?);
     let table = Table::of(&rows)
         .left("protocol", |row| row.figures.protocol.name())

@@ -101,6 +101,6 @@ fn text(quality: &Quality) -> String {
         quality.judge.display(),
         short(&quality.judge_weights_sha256),
         protocol.name(),
-        protocol.status()
+        quality.status
     )
 }

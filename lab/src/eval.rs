@@ -3,7 +3,7 @@
 use crate::table::{Table, digits, nats, or_dash, perplexity, plus_minus, short};
 use crate::text;
 use engine::{Error, Result};
-use ltm::config::Work;
+use ltm::config::{ModelKind, Work};
 use ltm::data::{DataFile, Source};
 use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
 use ltm::json::null_is_nan;
@@ -48,6 +48,8 @@ pub struct Row {
     /// The sums themselves.
     #[serde(skip)]
     pub total: Total,
+    #[serde(skip)]
+    is_bound: bool,
     nats_per_sequence: f64,
     nats_per_sequence_error: f64,
     nats_per_sequence_draw_error: f64,
@@ -74,18 +76,19 @@ struct Truth {
 }
 
 impl Row {
-    /// The sum of `scores` by a protocol.
-    pub fn of(protocol: Protocol, scores: &[SequenceScore]) -> Self {
+    /// The sum of `scores` by a protocol for a kind of model.
+    pub fn of(protocol: Protocol, kind: ModelKind, scores: &[SequenceScore]) -> Self {
         let total = Total::of(scores);
         let nats = total.per_sequence();
+        let is_bound = protocol.is_bound(kind);
         let truth = Excess::of(scores).map(|excess| Truth {
             exact_nats_per_sequence: excess.exact,
             above_truth: excess.above.mean,
             above_truth_error: excess.above.error,
-            bound_holds: protocol.is_bound().then(|| !excess.above.is_below_zero()),
+            bound_holds: is_bound.then(|| !excess.above.is_below_zero()),
         });
         let told: f64 = scores.iter().map(|score| score.told).sum();
-        let mut figures = Figures::of(protocol, &total);
+        let mut figures = Figures::of(protocol, kind, &total);
         if told > 0.0 {
             figures.status.push_str(GIVEN);
         }
@@ -98,6 +101,7 @@ impl Row {
             nats_per_sequence_draw_error: total.draw_error() / total.sequences as f64,
             truth,
             total,
+            is_bound,
             sequence_nats: scores.iter().map(|score| score.nats).collect(),
         }
     }
@@ -158,7 +162,8 @@ pub fn evaluate(
             Ok(())
         })?;
         let mean_log_z = (!log_z.is_empty()).then(|| Mean::of(&log_z).mean);
-        let row = |(&protocol, scores): (_, Vec<_>)| Row { mean_log_z, ..Row::of(protocol, &scores) };
+        let row =
+            |(&protocol, scores): (_, Vec<_>)| Row { mean_log_z, ..Row::of(protocol, config.model.kind, &scores) };
         rows.extend(group.iter().zip(scores).map(row));
     }
     rows.sort_by_key(|row: &Row| options.protocols.iter().position(|&protocol| protocol == row.figures.protocol));
@@ -174,7 +179,7 @@ pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy
         .right("nats/sequence", |r| nats(row(r).total.per_sequence()))
         .right("= NLL", |r| part(row(r), row(r).figures.nll))
         .right("+ KL", |r| part(row(r), row(r).figures.kl))
-        .right("perplexity", |r| bounded(row(r).figures.protocol, perplexity(row(r).figures.perplexity)))
+        .right("perplexity", |r| bounded(row(r).is_bound, perplexity(row(r).figures.perplexity)))
         .right("bits/byte", |r| digits(row(r).figures.bits_per_byte, 4));
     if table.rows.iter().all(|r| row(r).truth.is_none()) {
         return table;
@@ -217,8 +222,8 @@ pub fn text(rows: &[Row]) -> String {
 }
 
 /// A perplexity as it stands in a table: "≤" precedes a bound's.
-pub fn bounded(protocol: Protocol, perplexity: String) -> String {
-    if protocol.is_bound() { format!("≤ {perplexity}") } else { perplexity }
+pub fn bounded(is_bound: bool, perplexity: String) -> String {
+    if is_bound { format!("≤ {perplexity}") } else { perplexity }
 }
 
 /// A perplexity and its standard error, that of its logarithm being `error`.
@@ -278,13 +283,13 @@ pub struct Figures {
 
 impl Figures {
     /// Derives the figures from sums.
-    pub fn of(protocol: Protocol, total: &Total) -> Self {
+    pub fn of(protocol: Protocol, kind: ModelKind, total: &Total) -> Self {
         let [nll, kl] = protocol.parts();
         // The second half of a document pays for its length under masked diffusion.
         let kl = kl || protocol == Protocol::Prefix && total.kl > 0.0;
         Self {
             protocol,
-            status: protocol.status().into(),
+            status: protocol.status(kind).into(),
             sequences: total.sequences,
             tokens: total.tokens,
             bytes: total.bytes,

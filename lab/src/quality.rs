@@ -131,6 +131,9 @@ pub struct Quality {
     pub variety: Variety,
     /// The judge's protocol: a bound, or exact.
     pub protocol: Protocol,
+    /// The kind of number that it gives.
+    #[serde(skip)]
+    pub status: String,
     /// exp of the judge's nats per token.
     pub perplexity: f64,
     /// The same per byte, in bits.
@@ -177,6 +180,7 @@ pub fn judge(judge: &Run, model: &mut Loaded, written: &Written, progress: impl 
         texts: written.texts.len(),
         variety: Variety::of(written.texts.iter().map(|text| text.text.as_str())),
         protocol,
+        status: figures.status.clone(),
         perplexity: figures.perplexity,
         bits_per_byte: figures.bits_per_byte,
         cut,

@@ -59,3 +59,16 @@ fn golden_numbers_of_other_shapes_are_refused() {
     };
     refused(&swap, "\"mdlm.positions\" has 4 numbers, expected 48");
 }
+
+#[test]
+fn an_evaluation_marks_every_bound() {
+    let lab = trained();
+    lab.train("ar", &["model.kind=ar", "train.steps=3"]).succeeds();
+    let prefix = |run: &str| {
+        let said = lab.ltm(&format!("eval {run} --protocol prefix --draws 2 --limit 2")).succeeds();
+        said.out.lines().find(|line| line.starts_with("prefix")).unwrap().to_string()
+    };
+    let (bound, exact) = (prefix("mdlm"), prefix("ar"));
+    assert!(bound.contains("second half, upper bound") && bound.contains('≤'), "{bound}");
+    assert!(exact.contains("second half, exact") && !exact.contains('≤'), "{exact}");
+}

@@ -131,7 +131,7 @@ fn judge(
     let rows = audit::audit(model, source, &wanted, progress)?;
     let at = audit::as_trained(&rows, &config);
     let scores = protocols.into_iter().zip([&at.elbo, &at.iwae, &at.prefix, &at.fixed]);
-    let results = scores.map(|(protocol, scores)| Row::of(protocol, &scores.0)).collect();
+    let results = scores.map(|(protocol, scores)| Row::of(protocol, config.model.kind, &scores.0)).collect();
     Ok((results, rows))
 }
 

@@ -176,17 +176,21 @@ pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
         let title = known(&result.set).map_or(result.set.as_str(), |known| known.title);
         if result.data_learnt { format!("{title}, {TRAINING_TEXT}") } else { title.into() }
     };
-    let shown = |result: &suite::Entry, x| bounded(result.figures.protocol, perplexity(x));
+    let kind = |entry: &Entry| entry.run.config.model.kind;
+    let shown =
+        |entry: &Entry, result: &suite::Entry, x| bounded(result.figures.protocol.is_bound(kind(entry)), perplexity(x));
     let table = Table::of(&rows)
         .left("run", |(entry, _)| &entry.name)
         .left("set", |(_, result)| title(result))
         .left("protocol", |(_, result)| result.figures.protocol.name())
-        .left("kind of number", |(_, result)| result.figures.protocol.status())
+        .left("kind of number", |(entry, result)| result.figures.protocol.status(kind(entry)))
         .right("T", |(_, result)| or_dash(result.fast_steps))
         .right("S", |(_, result)| result.samples)
         .right("nats/token", |(_, result)| plus_minus(result.nats_per_token, result.nats_per_token_error, 4))
-        .right("perplexity", |(_, result)| shown(result, result.figures.perplexity))
-        .right("per GPT-2 token", |(_, result)| or_dash(result.perplexity_per_gpt2_token.map(|x| shown(result, x))))
+        .right("perplexity", |(entry, result)| shown(entry, result, result.figures.perplexity))
+        .right("per GPT-2 token", |(entry, result)| {
+            or_dash(result.perplexity_per_gpt2_token.map(|x| shown(entry, result, x)))
+        })
         .right("published", |(_, result)| or_dash(known(&result.set).map(|known| known.published)))
         .right("bits/byte", |(_, result)| digits(result.figures.bits_per_byte, 4))
         .right("documents", |(_, result)| result.documents)

@@ -327,7 +327,7 @@ impl<'a> Suite<'a> {
             let entry = Entry {
                 key: keys[protocol].clone(),
                 set: judged.set.name.clone(),
-                figures: Figures::of(*protocol, total),
+                figures: Figures::of(*protocol, config.model.kind, total),
                 files: judged.set.files.iter().map(|path| path.display().to_string()).collect(),
                 reading: judged.set.reading(),
                 data_sha256: digest.clone(),

@@ -20,15 +20,19 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
     let rows: Vec<(String, &Entry, String)> = rows.collect();
     let per_token =
         |entry: &Entry, sum: Option<f64>| or_dash(sum.map(|sum| digits(sum / entry.figures.tokens as f64, 4)));
+    let kind = model.config.model.kind;
     let table = Table::of(&rows)
         .left("set", |(name, ..)| name)
         .left("protocol", |(_, entry, _)| entry.figures.protocol.name())
-        .left("kind of number", |(_, entry, _)| entry.figures.protocol.status())
+        .left("kind of number", |(_, entry, _)| entry.figures.protocol.status(kind))
         .right("nats/token", |(_, entry, _)| plus_minus(entry.nats_per_token, entry.nats_per_token_error, 4))
         .right("= NLL", |(_, entry, _)| per_token(entry, entry.figures.nll))
         .right("+ KL", |(_, entry, _)| per_token(entry, entry.figures.kl))
         .right("perplexity", |(_, entry, _)| {
-            bounded(entry.figures.protocol, with_error(entry.figures.perplexity, entry.nats_per_token_error))
+            bounded(
+                entry.figures.protocol.is_bound(kind),
+                with_error(entry.figures.perplexity, entry.nats_per_token_error),
+            )
         })
         .right("bits/byte", |(_, entry, _)| {
             // The relative error is that of nats per token.
@@ -37,7 +41,8 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
         })
         .right("per GPT-2 token", |(_, entry, _)| {
             let per = entry.gpt2_tokens.map_or(f64::NAN, |n| entry.figures.tokens as f64 / n as f64);
-            let shown = |x| bounded(entry.figures.protocol, with_error(x, entry.nats_per_token_error * per));
+            let shown =
+                |x| bounded(entry.figures.protocol.is_bound(kind), with_error(x, entry.nats_per_token_error * per));
             or_dash(entry.perplexity_per_gpt2_token.map(shown))
         })
         .left("published", |(.., published)| published);

@@ -3,7 +3,7 @@ use crate::eval::{TRAINING_TEXT, bounded, with_error};
 use crate::plan::Plans;
 use crate::table::{DASH, Table, digits, nats, or_dash, short, si};
 use engine::{Device, Result};
-use ltm::evaluate::Mean;
+use ltm::evaluate::{Mean, Protocol};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,7 +93,9 @@ pub fn text(outcomes: &[Outcome]) -> String {
         .right("N_z", |(o, _)| o.latents_total)
         .right("tokens", |(_, f)| si(f.tokens as f64, ""))
         .right("FLOP/token", |(_, f)| si(f.flops_per_token, ""))
-        .right("perplexity", |(_, f)| bounded(f.protocol, with_error(f.perplexity, f.perplexity_error / f.perplexity)))
+        .right("perplexity", |(_, f)| {
+            bounded(f.protocol != Protocol::Nll, with_error(f.perplexity, f.perplexity_error / f.perplexity))
+        })
         .left("", |(_, f)| if f.data_learnt { TRAINING_TEXT } else { &f.protocol_status })
         .right("bits/byte", |(_, f)| digits(f.bits_per_byte, 4))
         .right("NLL", |(_, f)| or_dash(f.nll_per_sequence.map(|nll| digits(nll, 2))))

@@ -3,7 +3,7 @@ use crate::eval::{Row, TRAINING_TEXT};
 use crate::plot::{Mark, Plot};
 use crate::toml_file;
 use engine::{Error, ErrorKind, Result};
-use ltm::config::Config;
+use ltm::config::{Config, ModelKind};
 use ltm::evaluate::{Protocol, SequenceScore as Score};
 use ltm::json;
 use std::num::NonZeroUsize;
@@ -127,7 +127,7 @@ fn finished(nats: [f64; 2]) -> Finished {
         exact: Some(nats / 2.0),
         ..Score::default()
     };
-    let row = Row::of(Protocol::Elbo, &nats.map(score));
+    let row = Row::of(Protocol::Elbo, ModelKind::Ltm, &nats.map(score));
     Finished::of(&point(), 10.0, "0123", (4000, 1.0), &row, false, 1.0).unwrap()
 }
 

@@ -80,20 +80,27 @@ impl Protocol {
         }
     }
 
-    /// The kind of number.
-    pub const fn status(self) -> &'static str {
+    /// The kind of number that it gives for a kind of model.
+    pub const fn status(self, kind: ModelKind) -> &'static str {
         match self {
             Self::Elbo | Self::Bound | Self::Normalised => "upper bound",
             Self::Iwae | Self::Orders => "tighter upper bound",
             Self::Nll => "exact",
-            Self::Prefix => "second half given the first",
+            Self::Prefix if kind.infers() => "second half, an estimate",
+            Self::Prefix if kind.method().is_some() => "second half, upper bound",
+            Self::Prefix => "second half, exact",
             Self::Fixed | Self::Paper => "not a bound",
         }
     }
 
-    /// Whether its number is an upper bound on −log p(x), in expectation.
-    pub const fn is_bound(self) -> bool {
-        matches!(self, Self::Elbo | Self::Iwae | Self::Bound | Self::Normalised | Self::Orders)
+    /// Whether its number for a kind of model is an upper bound on −log p(x), in expectation; by `prefix`, on that of the second half
+    /// given the first.
+    pub const fn is_bound(self, kind: ModelKind) -> bool {
+        match self {
+            Self::Elbo | Self::Iwae | Self::Bound | Self::Normalised | Self::Orders => true,
+            Self::Prefix => kind.method().is_some(),
+            Self::Nll | Self::Paper | Self::Fixed => false,
+        }
     }
 
     /// Whether its number contains an NLL, and whether it adds the KL, which for masked diffusion is the cost of the length. `iwae` is not such a sum. `prefix` does not pay
@@ -151,6 +158,17 @@ mod tests {
             "{error}"
         );
         assert!(Elbo.check(&model(64)).is_err());
+    }
+
+    #[test]
+    fn a_second_half_is_exact_an_estimate_or_a_bound() {
+        for (kind, status, is_bound) in [
+            (ModelKind::Ar, "second half, exact", false),
+            (ModelKind::Ltm, "second half, an estimate", false),
+            (ModelKind::Mdlm, "second half, upper bound", true),
+        ] {
+            assert_eq!((Prefix.status(kind), Prefix.is_bound(kind)), (status, is_bound));
+        }
     }
 
     #[test]
