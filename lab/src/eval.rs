@@ -193,7 +193,7 @@ pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy
 pub fn text(rows: &[Row]) -> String {
     let table = columns(Table::of(rows), |row| row);
     let exact = rows.iter().find_map(Row::exact);
-    let mut lines = vec![table.to_string()];
+    let mut lines = vec![table.to_string(), errors(rows)];
     if rows.iter().any(|row| row.figures.protocol == Protocol::Iwae) {
         lines.push(format!("{IWAE}; with few draws, noise can raise it above elbo"));
     }
@@ -219,6 +219,17 @@ pub fn text(rows: &[Row]) -> String {
         lines.extend(rows.iter().filter_map(|row| row.above().map(|above| verdict(row.figures.protocol, above))));
     }
     lines.join("\n")
+}
+
+/// What the errors in the table are, and those of the draws.
+fn errors(rows: &[Row]) -> String {
+    let drawn = rows.iter().filter(|row| row.nats_per_sequence_draw_error > 0.0);
+    let of_draws =
+        |row: &Row| format!("{} by {}", digits(row.nats_per_sequence_draw_error, 2), row.figures.protocol.name());
+    let of_draws: Vec<String> = drawn.map(of_draws).collect();
+    let of_draws =
+        if of_draws.is_empty() { String::new() } else { format!("; that of the draws is {}", of_draws.join(", ")) };
+    format!("± is one standard error over sequences{of_draws}")
 }
 
 /// A perplexity as it stands in a table: "≤" precedes a bound's.

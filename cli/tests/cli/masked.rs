@@ -71,4 +71,8 @@ fn an_evaluation_marks_every_bound() {
     let (bound, exact) = (prefix("mdlm"), prefix("ar"));
     assert!(bound.contains("second half, upper bound") && bound.contains('≤'), "{bound}");
     assert!(exact.contains("second half, exact") && !exact.contains('≤'), "{exact}");
+    // A single sequence has no error over sequences, but its draws have one.
+    let said = lab.ltm("eval mdlm --protocol bound --draws 2 --limit 1").succeeds();
+    said.says("± – | ± is one standard error over sequences; that of the draws is");
+    assert!(!lab.ltm("eval ar --limit 1").succeeds().out.contains("of the draws"));
 }
