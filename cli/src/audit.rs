@@ -133,7 +133,8 @@ fn examine_masks(args: &Args, run: &Run, model: &mut Loaded, source: &Arc<dyn So
         let kind = run.config.model.kind;
         return Err(Error::usage(format!("model.kind = {kind} has no ledger, so there is nothing for --against")));
     }
-    let (protocols, steps, samples) = (Protocol::all(&run.config.model), run.config.fast.steps, args.samples as usize);
+    let (protocols, steps, samples) =
+        (Protocol::all(run.config.model.kind), run.config.fast.steps, args.samples as usize);
     let options = lab::eval::Options { protocols, steps, samples, limit: Some(args.limit) };
     let rows = behind_bar("{bar} {percent}% of all draws  ETA {eta}", |show| {
         lab::eval::evaluate(model, source, &options, show)

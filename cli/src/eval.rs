@@ -37,7 +37,8 @@ const STORIES: u64 = 256;
 /// fixed   at the noise that the posterior was fitted to, as the public reference code scores: not a bound
 /// bound   masked diffusion (model.kind = mdlm, sedd, md4): S draws of masks by their number, S even, plus, under + KL, what a
 ///         document pays for its length: an upper bound in expectation
-/// orders  mdlm on at most 64 tokens: the mean probability over S orders of the tokens: a tighter upper bound
+/// orders  mdlm on at most 64 tokens, only by its name: the mean probability over S orders of the tokens, a call of the network
+///         for each token: a tighter upper bound
 /// normalised  sedd: the bound of its scores divided by their sum, from which it generates
 /// paper   masked diffusion as its public code scores: not a bound
 /// nll     exact; the baselines (model.kind = ar-latent, ar) have no posterior and use only nll and prefix;
@@ -246,7 +247,7 @@ struct Json<'a> {
 /// The protocols asked for.
 fn protocols(args: &Args, model: &ModelConfig) -> Result<Vec<Protocol>> {
     if args.protocol.iter().any(|name| name == "all") {
-        return Ok(Protocol::all(model));
+        return Ok(Protocol::all(model.kind));
     }
     let named = args.protocol.iter().map(|name| Protocol::by_name(name, model.kind)).collect::<Result<Vec<_>>>()?;
     named.iter().try_for_each(|protocol| protocol.check(model)).map(|()| named)

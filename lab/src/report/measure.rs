@@ -118,7 +118,7 @@ fn judge(
     progress: impl FnMut(u64, u64),
 ) -> Result<(Vec<Row>, Vec<audit::Row>)> {
     let config = model.config.clone();
-    let protocols = Protocol::all(&config.model);
+    let protocols = Protocol::all(config.model.kind);
     if !config.model.kind.infers() {
         let limit = Some(limit);
         let options = eval::Options { protocols, steps: config.fast.steps, samples: DRAWS, limit };
