@@ -75,4 +75,9 @@ fn an_evaluation_marks_every_bound() {
     let said = lab.ltm("eval mdlm --protocol bound --draws 2 --limit 1").succeeds();
     said.says("± – | ± is one standard error over sequences; that of the draws is");
     assert!(!lab.ltm("eval ar --limit 1").succeeds().out.contains("of the draws"));
+    let report = |run: &str| {
+        lab.ltm(&format!("report {run} --limit 1 --samples 0 --out page.html")).succeeds();
+        lab.read("page.html").contains("is an estimate of it by draws of masks")
+    };
+    assert!(report("sedd") && !report("ar"), "the page explains the protocols of the models that it shows");
 }

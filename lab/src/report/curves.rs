@@ -130,8 +130,9 @@ pub fn curves(entries: &[Entry]) -> Markup {
                     window => { "A line is smoothed: a point is the mean of " (window) ". " },
                 }
                 @if has_single { "The pale line is smoothed less. " }
-                "The loss is NLL plus KL. Rings show validation text: the bound " code { "elbo" }
-                " of models that infer latents, the exact " code { "nll" } " of others. "
+                "The loss is NLL plus KL, of masked diffusion an estimate of its bound. Rings show validation text: the bound "
+                code { "elbo" } " of models that infer latents, " code { "bound" } " of masked diffusion, the exact "
+                code { "nll" } " of others. "
                 @if has_fixed_noise {
                     "With " code { "fast.noise = fixed" } " a line is not a bound, because it uses the noise that the posteriors were fitted to. "
                 }

@@ -124,11 +124,21 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
             }
             (tables::results(entries))
             @for (names, text) in by_text(texts) { p.note { (names) ": " (prose(&text)) } }
+            @let has_masks = entries.iter().any(|entry| entry.run.config.model.kind.method().is_some());
             p.note {
                 "A number is a bound on −log p of the text only if it includes the KL and is measured at noise that the posterior was not "
                 "fitted to: " code { "elbo" } " and " code { "iwae" } " are bounds, " code { "nll" } " is exact, " code { "fixed" }
                 " is not a bound. " code { "prefix" } " is the cost of the second halves, given the first, and exists for all kinds of models. "
                 (IWAE) "."
+            }
+            @if has_masks {
+                p.note {
+                    "Masked diffusion has no latents: the bound is the mean cost of masks, over all masks. " code { "bound" }
+                    " is an estimate of it by draws of masks; under + KL stands what a document pays for its length. "
+                    code { "normalised" } " is the same of SEDD's scores divided by their sum, which it generates from. "
+                    code { "orders" } ", only on request, is a tighter bound by random orders of the tokens. "
+                    code { "paper" } " is the public code's estimator, which leaves out a part of the masks: not a bound."
+                }
             }
         } @else if options.limit == 0 {
             p.note { "There was no evaluation: 0 sequences were asked for." }
