@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let loss = x.linear(w).gelu().sum();
     let mut program = tape.gradients(loss)?;
     program.run();
-    println!("gradient: {:?}", program.gradient(w));
-    println!("{}", tape.check(loss)?);
+    println!("gradient: {:?}", program.gradient(w)); // [0.07315931739541175, -0.21790600097832505, 0.31859892075354507]
+    println!("{}", tape.check(loss)?); // 4 checked, worst relative difference 1.7e-12
     Ok(())
 }
