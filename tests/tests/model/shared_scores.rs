@@ -141,7 +141,7 @@ fn load(run: &Run) -> Loaded {
 fn an_evaluation_has_the_same_digits() {
     let run = untrained("evaluated", &config(""));
     let source = stories(&run.config, 1, 9).unwrap();
-    let options = Options { protocols: Protocol::all(&run.config.model), steps: 2, samples: 2, limit: None };
+    let options = Options { protocols: Protocol::all(run.config.model.kind), steps: 2, samples: 2, limit: None };
     let evaluated = |ranks| {
         let mut model = load(&run).among(ranks, &[]).unwrap();
         let mut counts = Vec::new();
